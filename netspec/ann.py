@@ -1,0 +1,141 @@
+"""The torch module of a NetSpec: ReLUs for integrate-and-fire neurons, no bias, no batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod, sqrt
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netspec.spec import NetSpec, Projection
+
+__all__ = ["ANN", "RMSScale"]
+
+
+class RMSScale(nn.Module):
+    """Divide each channel by its root mean square over the batch and multiply it by a learned gain.
+
+    No mean is subtracted and nothing is added, so that with the running mean square the scale folds into
+    the weights: the network that is converted has neither bias nor batch norm. It is no part of the
+    paper's training.
+    """
+
+    momentum = 0.1
+    eps = 1e-5
+    mean_square: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.register_buffer("mean_square", torch.ones(channels))
+
+    def scale(self) -> Tensor:
+        """The factor on each channel that is folded into the weights, shape (channels,)."""
+        return self.gain * torch.rsqrt(self.mean_square + self.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            axes = [axis for axis in range(x.ndim) if axis != 1]
+            mean_square = x.float().square().mean(dim=axes)
+            with torch.no_grad():
+                self.mean_square.lerp_(mean_square, self.momentum)
+            scale = self.gain * torch.rsqrt(mean_square + self.eps)
+        else:
+            scale = self.scale()
+        return x * scale.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
+
+
+class ANN(nn.Module):
+    """The analog network of a NetSpec.
+
+    Parameters
+    ----------
+    spec : NetSpec
+    rms_scale : bool
+        Train with an :class:`RMSScale` behind every weighted projection but the last.
+    init : {'he', 'paper'}
+        ``'paper'``: normal weights of standard deviation sqrt(2 / (k**2 n)) with n output channels, and
+        sqrt(2) / (k**2 n) in residual branches (section 7.1). ``'he'``: n input channels.
+    """
+
+    def __init__(self, spec: NetSpec, rms_scale: bool = False, init: str = "he") -> None:
+        super().__init__()
+        self.spec = spec
+        self.weights = nn.ParameterDict()
+        self.scales = nn.ModuleDict()
+        for projection in spec.projections:
+            if projection.weighted:
+                self.weights[projection.name] = nn.Parameter(self._initial(projection, init))
+                if rms_scale and projection.post != spec.output.name:
+                    self.scales[projection.name] = RMSScale(spec[projection.post].shape[2])
+
+    def _initial(self, projection: Projection, init: str) -> Tensor:
+        shape = self.spec.weight_shape(projection)
+        if init == "paper":
+            n = shape[0] * prod(shape[2:])
+            sd = sqrt(2) / n if projection.residual else sqrt(2 / n)
+        elif init == "he":
+            sd = sqrt(2 / prod(shape[1:]))
+        else:
+            raise ValueError(f"init {init!r} is neither 'he' nor 'paper'")
+        return torch.randn(shape) * sd
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores (images, classes) of images (images, channels, height, width)."""
+        return self._run(x)[self.spec.output.name].flatten(1)
+
+    @torch.no_grad()
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Activation of every population, (images, channels, height, width); the output before its ReLU."""
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> dict[str, Tensor]:
+        values = {self.spec.input.name: x}
+        for population in self.spec.populations[1:]:
+            parts = [self._project(p, values[p.pre]) for p in self.spec.incoming(population.name)]
+            total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+            if population.kind == "if" and population.name != self.spec.output.name:
+                total = F.dropout(F.relu(total), population.dropout, self.training)
+            values[population.name] = total
+        return values
+
+    def _project(self, projection: Projection, x: Tensor) -> Tensor:
+        if projection.pool > 1:
+            x = F.avg_pool2d(x, projection.pool)
+        if projection.kind == "identity":
+            missing = self.spec[projection.post].shape[2] - x.shape[1]
+            stride = projection.stride
+            return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, missing))
+        weight = self.weights[projection.name]
+        if projection.kind == "conv":
+            x = F.conv2d(x, weight, stride=projection.stride, padding=projection.padding)
+        else:  # a row of a dense weight runs over the neurons in the order of their index: y, x, channel
+            x = F.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
+            height, width, channels = self.spec[projection.post].shape
+            x = x.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return self.scales[projection.name](x) if projection.name in self.scales else x
+
+    @torch.no_grad()
+    def folded(self) -> dict[str, np.ndarray]:
+        """The weights with all scales folded in: those of the network that is converted, float32."""
+        folded = {}
+        for name, weight in self.weights.items():
+            weight = weight.float()
+            if name in self.scales:
+                scale = self.scales[name].scale()
+                scale = scale.repeat(len(weight) // len(scale))
+                weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            folded[name] = weight.cpu().contiguous().numpy().copy()
+        return folded
+
+    @classmethod
+    def from_weights(cls, spec: NetSpec, weights: Mapping[str, np.ndarray]) -> ANN:
+        """The network with given weights, in evaluation mode."""
+        ann = cls(spec)
+        with torch.no_grad():
+            for name, parameter in ann.weights.items():
+                parameter.copy_(torch.from_numpy(np.asarray(weights[name], dtype=np.float32)))
+        return ann.eval()

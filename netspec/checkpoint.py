@@ -1,0 +1,155 @@
+"""Trained networks on disk: safetensors with the description of the network as metadata, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec, SpecError
+
+__all__ = ["PRETRAINED", "Checkpoint", "load_checkpoint", "save_checkpoint", "write_atomically"]
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+FORMAT = "going-deeper-in-brian2 checkpoint 1"
+MEAN = "input_mean"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network: its description, its weights and the coding of its input.
+
+    Parameters
+    ----------
+    spec : NetSpec
+    weights : mapping of str to numpy.ndarray
+        float32 weights of each weighted projection, of ``spec.weight_shape(projection)``.
+    mean : numpy.ndarray
+        What is subtracted from ``pixel / 255``; broadcasts to (height, width, 3).
+    gain : float
+        What the difference is multiplied by, so that nearly all inputs lie in [-1, 1].
+    classes : tuple of str
+    info : mapping
+        How the network was trained and what it reached, as plain data.
+    """
+
+    spec: NetSpec
+    weights: Mapping[str, np.ndarray]
+    mean: np.ndarray
+    gain: float
+    classes: tuple[str, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """The network's input for uint8 images (n, height, width, 3), float32, clipped to [-1, 1].
+
+        The size is the probability of a spike per step, the sign is that of the spike (section 4.1). The
+        ANN sees the same clipped values.
+        """
+        x = (images.astype(np.float32) / 255 - self.mean) * np.float32(self.gain)
+        return np.clip(x, -1, 1)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over description, weights and input coding: two networks are the same if theirs are."""
+        sha = hashlib.sha256(json.dumps([self.spec.to_dict(), self.gain], sort_keys=True).encode())
+        sha.update(np.ascontiguousarray(self.mean, dtype=np.float32).tobytes())
+        for name in sorted(self.weights):
+            sha.update(np.ascontiguousarray(self.weights[name], dtype=np.float32).tobytes())
+        return sha.hexdigest()
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type = np.float32) -> None:
+    """Write a checkpoint atomically; ``dtype`` float16 halves the file."""
+    header = {
+        "format": FORMAT,
+        "spec": json.dumps(checkpoint.spec.to_dict()),
+        "gain": json.dumps(checkpoint.gain),
+        "classes": json.dumps(checkpoint.classes),
+        "info": json.dumps(dict(checkpoint.info)),
+    }
+    tensors = {name: np.ascontiguousarray(w.astype(dtype)) for name, w in checkpoint.weights.items()}
+    tensors[MEAN] = np.ascontiguousarray(checkpoint.mean, dtype=np.float32)
+    write_atomically(path, to_bytes(tensors, metadata=header))
+
+
+def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Parameters
+    ----------
+    path : path
+        A file, or the name of a shipped network.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, truncated, no checkpoint, or its weights do not fit its description or
+        are not finite.
+    """
+    path = find_checkpoint(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path} is no checkpoint of this project: its metadata lack 'format: {FORMAT}'")
+    try:
+        spec = NetSpec.from_dict(json.loads(header["spec"]))
+        gain, classes = float(json.loads(header["gain"])), tuple(json.loads(header["classes"]))
+        info, mean = json.loads(header["info"]), tensors.pop(MEAN)
+    except (SpecError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: its metadata do not describe a network ({error})") from error
+    weights = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    for tensor_name, tensor in {**weights, MEAN: mean}.items():
+        if not np.isfinite(tensor).all():
+            raise UserError(f"{path}: {tensor_name} holds values that are not finite (NaN or infinity); train again")
+    check_weights(spec, weights, path)
+    return Checkpoint(spec, weights, mean, gain, classes, info)
+
+
+def find_checkpoint(path: str | os.PathLike) -> Path:
+    """The file of that path, or of the shipped network of that name; raises UserError."""
+    if Path(path).is_file():
+        return Path(path)
+    shipped = PRETRAINED / f"{path}.safetensors"
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(file.stem for file in PRETRAINED.glob("*.safetensors"))) or "none"
+    raise UserError(f"there is no checkpoint file {path}, nor a shipped network of that name (shipped: {names})")
+
+
+def check_weights(spec: NetSpec, weights: Mapping[str, np.ndarray], source: object) -> None:
+    """Raise UserError unless the weights are those of the network."""
+    expected = {p.name: spec.weight_shape(p) for p in spec.projections if p.weighted}
+    if set(weights) != set(expected):
+        differing = ", ".join(sorted(set(weights) ^ set(expected)))
+        raise UserError(f"{source} is not a checkpoint of {spec.name}: projections differ ({differing})")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise UserError(f"{source}: {name} has shape {weights[name].shape}, {spec.name} needs {shape}")
+
+
+def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if isinstance(content, str):
+            content = content.encode()
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
