@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod, sqrt
+from typing import cast
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ class ANN(nn.Module):
         for name, weight in self.weights.items():
             weight = weight.float()
             if name in self.scales:
-                scale = self.scales[name].scale()
+                scale = cast(RMSScale, self.scales[name]).scale()
                 scale = scale.repeat(len(weight) // len(scale))
                 weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
             folded[name] = weight.cpu().contiguous().numpy().copy()

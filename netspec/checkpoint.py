@@ -78,7 +78,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type
         "classes": json.dumps(checkpoint.classes),
         "info": json.dumps(dict(checkpoint.info)),
     }
-    tensors = {name: np.ascontiguousarray(w.astype(dtype)) for name, w in checkpoint.weights.items()}
+    tensors: dict[str, np.ndarray] = {name: w.astype(dtype, order="C") for name, w in checkpoint.weights.items()}
     tensors[MEAN] = np.ascontiguousarray(checkpoint.mean, dtype=np.float32)
     write_atomically(path, to_bytes(tensors, metadata=header))
 
@@ -101,16 +101,16 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise UserError(f"{path} is no checkpoint of this project: its metadata lack 'format: {FORMAT}'")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path} is no checkpoint of this project: its metadata lack 'format: {FORMAT}'")
     try:
         spec = NetSpec.from_dict(json.loads(header["spec"]))
         gain, classes = float(json.loads(header["gain"])), tuple(json.loads(header["classes"]))
         info, mean = json.loads(header["info"]), tensors.pop(MEAN)
-    except (SpecError, KeyError, ValueError) as error:
+    except (SpecError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its metadata do not describe a network ({error})") from error
     weights = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     for tensor_name, tensor in {**weights, MEAN: mean}.items():

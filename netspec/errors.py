@@ -20,6 +20,7 @@ def run_command(main: Callable[[], None]) -> None:
     name = Path(sys.argv[0]).name
     try:
         main()
+        sys.stdout.flush()  # here, where its errors are still told in one line
     except UserError as error:
         sys.exit(_say(name, str(error)))
     except MemoryError:

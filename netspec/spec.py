@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from netspec.errors import UserError
+
 __all__ = ["NetSpec", "Population", "Projection", "SpecError"]
 
 POPULATION_KINDS = ("input", "if", "relay")
 PROJECTION_KINDS = ("conv", "dense", "identity")
 
 
-class SpecError(ValueError):
+class SpecError(UserError, ValueError):
     """A network description that contradicts itself."""
 
 
@@ -246,7 +248,9 @@ class NetSpec:
                 populations=tuple(Population(**population) for population in data["populations"]),
                 projections=tuple(Projection(**projection) for projection in data["projections"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except SpecError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SpecError(f"not a network description: {error}") from error
 
 

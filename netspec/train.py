@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ class Trainer:
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        self.ann = ANN(spec, recipe.rms_scale, recipe.init).to(self.device, memory_format=torch.channels_last)
+        self.ann = ANN(spec, recipe.rms_scale, recipe.init).to(self.device)
+        self.ann.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.ann.parameters(),
             lr=recipe.lr,
@@ -95,7 +97,8 @@ class Trainer:
         self.train = self._tensors(images.subset(np.sort(order[held_out:])), PADDING)
         self.held_out = self._tensors(images.subset(np.sort(order[:held_out])), 0) if held_out else None
         self.test = self._tensors(test, 0)
-        self.epoch, self.best, self.log = 0, math.inf, []
+        self.epoch, self.best = 0, math.inf
+        self.log: list[dict[str, Any]] = []
 
     def _tensors(self, images: ImageSet, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoded images (n, 3, height, width), float16, padded by zeros, and their labels."""
@@ -141,7 +144,9 @@ class Trainer:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
         mean = total.item() / steps
         if not math.isfinite(mean):
-            raise UserError(f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr (now {self.recipe.lr})")
+            raise UserError(
+                f"the loss is no longer finite in epoch {self.epoch + 1}; lower --lr (now {self.recipe.lr})"
+            )
         self.epoch += 1
         return mean
 
@@ -173,15 +178,16 @@ class Trainer:
         try:
             tensors = from_bytes(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            settings, progress = header["settings"], json.loads(header["progress"])
         except (SafetensorError, ValueError, KeyError) as error:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
-        if header["settings"] != self.settings():
+        if settings != self.settings():
             raise UserError(f"{path} belongs to a run with other settings; give another --out or remove it")
         self.ann.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ann.")})
         for name, parameter in self.ann.named_parameters():
-            buffer = tensors[f"momentum.{name}"].to(self.device)
-            self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-        progress = json.loads(header["progress"])
+            if f"momentum.{name}" in tensors:  # none is kept at momentum 0
+                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.epoch, self.best, self.log = progress["epoch"], progress["best"], progress["log"]
 
 
@@ -218,7 +224,12 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
         start = time.time()
         loss = trainer.run_epoch()
         error = error_rate(trainer, trainer.held_out) if trainer.held_out else 0.0
-        row = {"epoch": trainer.epoch, "loss": round(loss, 5), "validation_error": error, "test_error": ""}
+        row: dict[str, Any] = {
+            "epoch": trainer.epoch,
+            "loss": round(loss, 5),
+            "validation_error": error,
+            "test_error": "",
+        }
         if error <= trainer.best:
             trainer.best = error
             row["test_error"] = error_rate(trainer, trainer.test)
@@ -271,7 +282,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="torch threads; None takes all")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop in time for this limit; run again to go on")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop in time for this limit; run again to go on"
+    )
     return parser.parse_args()
 
 
@@ -283,8 +296,8 @@ def main() -> None:
     recipe_names = {name for name in Recipe.__dataclass_fields__ if name != "bf16"}
     chosen = {name: value for name, value in vars(options).items() if name in recipe_names}
     recipe = Recipe(**chosen | {"milestones": tuple(options.milestones), "bf16": not options.float32})
-    if recipe.epochs < 1 or recipe.batch < 1:
-        raise UserError("--epochs and --batch must be at least 1")
+    if recipe.epochs < 1 or recipe.batch < 1 or recipe.validation < 0:
+        raise UserError("--epochs and --batch must be at least 1, --validation at least 0")
     spec = NETWORKS[options.network](
         width=options.width, conv_dropout=options.conv_dropout, dense_dropout=options.dense_dropout
     )

@@ -1,0 +1,136 @@
+"""Running a network: in this process (numpy, Cython) or as a compiled, cached C++ binary.
+
+Both kinds of simulator take the same arguments and give back a :class:`~sims.recording.Recording`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.recording import Recording
+
+__all__ = ["RUNTIMES", "RunInput", "Simulator", "open_simulator"]
+
+RUNTIMES = ("standalone", "cython", "numpy")
+MOST_STEPS = 65_535  # spike counts are kept in 16 bits
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """What one run is told.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        float32, (presentations, height, width, channels) in [-1, 1]: signed spike probabilities per step.
+    thresholds : mapping of str to float
+        Of every spiking population, positive; may miss those behind a measured one, which then never fire.
+    steps : int
+        Time steps of a presentation.
+    seed : int
+    ids : numpy.ndarray
+        Number of each image; with the seed it determines the image's input spikes.
+    rasters : sequence of str
+        Groups whose spikes are noted, besides the output.
+    raster_presentations : int
+        For how many presentations, from the first.
+    measured : sequence of str
+        Populations that do not fire and whose largest synaptic input is noted instead.
+    """
+
+    x: np.ndarray
+    thresholds: Mapping[str, float]
+    steps: int = 2500
+    seed: int = 0
+    ids: np.ndarray | None = None
+    rasters: Sequence[str] = ()
+    raster_presentations: int = 1
+    measured: Sequence[str] = ()
+
+    def checked(self, spec: NetSpec) -> RunInput:
+        """Itself with all defaults filled in; raises UserError if it does not fit the network."""
+        x = np.ascontiguousarray(self.x, dtype=np.float32)
+        if x.shape[1:] != spec.input.shape or not len(x):
+            raise UserError(f"{spec.name} takes one or more images of shape {spec.input.shape}, got {x.shape}")
+        if not np.isfinite(x).all() or np.abs(x).max() > 1:
+            raise UserError("inputs are spike probabilities with a sign: they must lie in [-1, 1]")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {self.steps}")
+        if len(x) * self.steps >= 2**31:
+            raise UserError(f"{len(x)} presentations of {self.steps} steps are too many for one run; split the images")
+        for name in self.rasters:
+            if name not in ("input_on", "input_off") and spec[name].kind != "if":
+                raise UserError(f"{name} does not spike; a raster shows input_on, input_off or a spiking population")
+        thresholds = {}
+        for population in spec.spiking:
+            threshold = float(self.thresholds.get(population.name, np.inf if self.measured else np.nan))
+            if not threshold > 0:
+                raise UserError(f"the threshold of {population.name} must be a positive number, got {threshold}")
+            thresholds[population.name] = float(np.float32(threshold))
+        ids = np.arange(len(x)) if self.ids is None else np.asarray(self.ids)
+        rasters = tuple(dict.fromkeys(name for name in self.rasters if name != spec.output.name))
+        return RunInput(
+            x, thresholds, self.steps, self.seed, ids, rasters, self.raster_presentations, tuple(self.measured)
+        )
+
+    def describe(self) -> dict:
+        """The settings as plain data."""
+        assert self.ids is not None
+        return {
+            "steps": self.steps,
+            "seed": self.seed,
+            "images": len(self.x),
+            "first_image": int(self.ids[0]),
+            "thresholds": dict(self.thresholds),
+            "rasters": list(self.rasters),
+            "raster_presentations": self.raster_presentations,
+        }
+
+
+class Simulator(Protocol):
+    """Something that runs a network."""
+
+    spec: NetSpec
+
+    def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
+        """Present the images; ``progress`` is called with the number of steps simulated so far."""
+        ...
+
+
+def open_simulator(
+    spec: NetSpec,
+    weights: Mapping[str, np.ndarray],
+    runtime: str = "standalone",
+    synapses: str = "shared",
+    reset: str = "zero",
+    quiet: bool = False,
+) -> Simulator:
+    """A simulator of the network, compiled or fetched from the cache if it is a standalone one.
+
+    Parameters
+    ----------
+    spec : NetSpec
+    weights : mapping of str to numpy.ndarray
+    runtime : {'standalone', 'cython', 'numpy'}
+    synapses : {'shared', 'explicit'}
+    reset : {'zero', 'subtract'}
+    quiet : bool
+        Show no progress bar while compiling.
+    """
+    if runtime == "standalone":
+        from sims.standalone import StandaloneSimulator
+
+        return StandaloneSimulator(spec, weights, synapses, reset, quiet)
+    if runtime in RUNTIMES:
+        from sims.inprocess import InProcessSimulator
+
+        return InProcessSimulator(spec, weights, synapses, reset, target=runtime)
+    raise ValueError(f"runtime {runtime!r} is none of {RUNTIMES}")

@@ -1,0 +1,40 @@
+"""Counted random numbers: every input neuron has one in every step, whoever asks for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["splitmix64", "spike_probability_draws"]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def splitmix64(z: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) on uint64 numbers."""
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def spike_probability_draws(key: int, step: int, n: int) -> np.ndarray:
+    """The random numbers of ``n`` input neurons in one step.
+
+    Parameters
+    ----------
+    key : int
+        Of the presentation, from :func:`sims.stimulus.presentation_keys`; 64 bits.
+    step : int
+        Since the start of the presentation.
+    n : int
+        Number of input neurons.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 in [0, 1), multiples of 2**-24: a neuron fires if its number is below its probability.
+    """
+    counter = np.uint64(step * n) + np.arange(1, n + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        z = splitmix64(np.uint64(key & 0xFFFFFFFFFFFFFFFF) + counter * GOLDEN)
+    return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,0 +1,93 @@
+// What a compiled network is given at run time: weights, images, keys of their spike trains, number of steps.
+// Large arrays are mapped, not read: a run starts at once, and processes side by side share the memory.
+#ifndef RUN_INPUT_H
+#define RUN_INPUT_H
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace run_input {
+
+struct Input {
+    const float* weights = nullptr;
+    const float* images = nullptr;  // presentations x input neurons, in [-1, 1]
+    const uint64_t* keys = nullptr;
+    int64_t presentations = 0;
+    int64_t steps = 0;  // of one presentation
+    int64_t raster_presentations = 0;  // how many presentations, from the first, have their spikes noted
+    std::set<std::string> rasters;
+
+    double duration(double dt) const { return presentations * steps * dt; }
+};
+
+inline Input& get() {
+    static Input input;
+    return input;
+}
+
+inline const void* map_file(const std::string& path) {
+    const int file = open(path.c_str(), O_RDONLY);
+    struct stat status;
+    if (file < 0 || fstat(file, &status) < 0) {
+        std::cerr << "cannot read " << path << std::endl;
+        std::exit(3);
+    }
+    void* data = mmap(nullptr, status.st_size, PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    if (data == MAP_FAILED) {
+        std::cerr << "cannot map " << path << std::endl;
+        std::exit(3);
+    }
+    return data;
+}
+
+// Reads the file named by the first argument (a key and a value a line) and takes the argument away.
+inline void read(std::vector<std::string>& arguments) {
+    if (arguments.empty()) {
+        std::cerr << "usage: main --results_dir DIR INPUT [GROUP.VARIABLE=VALUE ...]" << std::endl;
+        std::exit(3);
+    }
+    std::ifstream file(arguments[0]);
+    arguments.erase(arguments.begin());
+    Input& input = get();
+    std::string key, value;
+    while (file >> key && std::getline(file >> std::ws, value)) {
+        if (key == "weights") input.weights = static_cast<const float*>(map_file(value));
+        if (key == "images") input.images = static_cast<const float*>(map_file(value));
+        if (key == "keys") input.keys = static_cast<const uint64_t*>(map_file(value));
+        if (key == "presentations") input.presentations = std::atoll(value.c_str());
+        if (key == "steps") input.steps = std::atoll(value.c_str());
+        if (key == "raster_presentations") input.raster_presentations = std::atoll(value.c_str());
+        if (key == "raster") input.rasters.insert(value);
+    }
+}
+
+// A file among the results, opened once; a disk that is full ends the run with a message.
+class Output {
+    std::FILE* file;
+    void check(bool good) {
+        if (good) return;
+        std::perror("cannot write the results");
+        _exit(4);
+    }
+
+  public:
+    explicit Output(const std::string& path) : file(std::fopen(path.c_str(), "wb")) { check(file != nullptr); }
+    ~Output() { check(std::fclose(file) == 0); }
+    template <class T> void write(const T* data, size_t n) { check(std::fwrite(data, sizeof(T), n, file) == n); }
+};
+
+}  // namespace run_input
+
+#endif

@@ -1,0 +1,71 @@
+"""Shared-weight synapses: a projection without a table of its connections."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from brian2 import Group
+
+from sims.synapses.codeobjects import TemplateRunner, is_standalone
+from sims.synapses.geometry import Geometry
+
+__all__ = ["SharedProjection"]
+
+
+class SharedProjection(TemplateRunner):
+    """Every spike of ``pre`` adds its rows of the kernel to the membrane potentials ``v`` of ``post``.
+
+    One step costs as many additions as the spikes have connections; memory is that of the kernel alone. In
+    C++ standalone the kernel lies in a file that the binary maps (see ``run_input.h``); at run time it is the
+    variable ``kernel``.
+
+    Parameters
+    ----------
+    pre, post : Group
+        ``pre`` has spikes; ``post`` has ``v`` and, as a sign that input has come, ``received``.
+    geometry : Geometry
+    kernel : numpy.ndarray
+        What one spike adds, packed by ``pack_kernel``; float32. Not used in C++ standalone.
+    offset : int
+        Where the kernel begins in the file of all weights, in numbers (C++ standalone).
+    sign : {1, -1}
+        Factor on all weights: -1 for spikes of negative inputs.
+    graded : bool
+        Multiply by the presynaptic ``v``: the projection of a relay.
+    when : str
+        Scheduling slot.
+    """
+
+    def __init__(
+        self,
+        pre: Group,
+        post: Group,
+        geometry: Geometry,
+        kernel: np.ndarray | None = None,
+        offset: int = 0,
+        sign: int = 1,
+        graded: bool = False,
+        when: str = "synapses",
+        name: str = "sharedprojection*",
+    ) -> None:
+        references = {
+            "_pre_spikes": (pre, "_spikespace"),
+            "_post_v": (post, "v"),
+            "_post_received": (post, "received"),
+        }
+        if graded:
+            references["_pre_v"] = (pre, "v")
+        settings = asdict(geometry) | {
+            "pre_size": len(pre),
+            "sign": sign,
+            "graded": graded,
+            "offset": offset,
+            "column_place": geometry.column_place.tolist(),
+        }
+        TemplateRunner.__init__(self, post, "shared_projection", when, name, (), references, {"g": settings})
+        self.geometry = geometry
+        if not (geometry.identity or is_standalone()):
+            assert kernel is not None and kernel.size == geometry.kernel_size
+            self.variables.add_array("kernel", size=kernel.size, values=kernel, dtype=np.float32, constant=True)
+            self.needed_variables.append("kernel")
