@@ -52,7 +52,7 @@ class ReferenceSimulator:
                     continue
                 if name in peaks:
                     peaks[name] = torch.maximum(peaks[name], arriving.amax(0))
-                    spikes[name] = torch.zeros_like(arriving)
+                    spikes[name] = groups[name] = torch.zeros_like(arriving)
                     continue
                 v[name] += arriving
                 threshold = torch.tensor(given.thresholds[name], dtype=torch.float32)
@@ -67,7 +67,7 @@ class ReferenceSimulator:
             output_v.append(_neurons(v[spec.output.name]))
             for name, events in fired.items():
                 shown_to = slice(None) if name == spec.output.name else slice(given.raster_presentations)
-                presentation, neuron = np.nonzero(_neurons(groups.get(name, spikes[name]))[shown_to])
+                presentation, neuron = np.nonzero(_neurons(groups[name])[shown_to])
                 events.append(np.stack([presentation * given.steps + step, neuron], axis=1))
             if progress:
                 progress(len(given.x) * (step + 1))
