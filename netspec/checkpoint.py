@@ -56,6 +56,8 @@ class Checkpoint:
         The size is the probability of a spike per step, the sign is that of the spike (section 4.1). The
         ANN sees the same clipped values.
         """
+        if images.shape[1:] != self.spec.input.shape:
+            raise UserError(f"{self.spec.name} sees images of shape {self.spec.input.shape}, got {images.shape[1:]}")
         x = (images.astype(np.float32) / 255 - self.mean) * np.float32(self.gain)
         return np.clip(x, -1, 1)
 

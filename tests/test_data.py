@@ -1,14 +1,16 @@
 """Images: the official files of CIFAR-10, read as published or refused, and the bundled samples."""
 
 from importlib import util
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 
 from netspec import data
-from netspec.data import CIFAR10_CLASSES, ImageSet, cifar10, samples
+from netspec.data import CIFAR10_CLASSES, ImageSet, cifar10, image_folder, load_images, samples
 from netspec.errors import UserError
 
 BATCH = 10_000
@@ -122,6 +124,85 @@ def test_incomplete_package_of_samples_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
     with pytest.raises(UserError, match="should hold 20 cifar10 images, found 1; reinstall it"):
         samples()
+
+
+# Folders of images
+
+
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def plain(colour: tuple[int, int, int], height: int = 4, width: int = 4) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def test_folders_of_images_are_classes(tmp_path):
+    save_image(tmp_path / "dog" / "a.png", plain((1, 2, 3)))
+    save_image(tmp_path / "cat" / "b.PNG", plain((4, 5, 6)))
+    save_image(tmp_path / "cat" / "a.bmp", plain((7, 8, 9)))
+    (tmp_path / "cat" / "notes.txt").touch()
+    read = image_folder(tmp_path, 4, ("cat", "dog", "fox"))
+    np.testing.assert_array_equal(read.labels, [0, 0, 1])
+    np.testing.assert_array_equal(read.images[:, 3, 3], [(7, 8, 9), (4, 5, 6), (1, 2, 3)])
+    assert (read.classes, read.source) == (("cat", "dog", "fox"), str(tmp_path))
+
+
+def test_images_outside_class_folders_have_no_label(tmp_path):
+    save_image(tmp_path / "a.png", plain((1, 2, 3)))
+    save_image(tmp_path / "b.png", plain((4, 5, 6)))
+    read = image_folder(tmp_path, 4, ("cat", "dog"))
+    np.testing.assert_array_equal(read.labels, [-1, -1])
+    np.testing.assert_array_equal(read.images[:, 0, 0, 0], [1, 4])
+
+
+def test_shorter_side_is_scaled_and_the_centre_cut_out(tmp_path):
+    bands = np.repeat(np.array([10, 200, 90], np.uint8), 8)  # three squares in a row
+    save_image(tmp_path / "wide.png", np.tile(bands[None, :, None], (8, 1, 3)))
+    save_image(tmp_path / "high.png", np.tile(bands[:, None, None], (1, 8, 3)))
+    read = image_folder(tmp_path, 4, ())
+    assert read.images.shape == (2, 4, 4, 3)
+    assert np.abs(read.images.astype(int) - 200).max() < 20  # scaling smooths the edges a little
+
+
+def test_grey_images_become_colour(tmp_path):
+    save_image(tmp_path / "grey.png", np.full((4, 4), 77, np.uint8))
+    np.testing.assert_array_equal(image_folder(tmp_path, 4, ()).images, np.full((1, 4, 4, 3), 77))
+
+
+def test_folder_of_an_unknown_class_is_refused(tmp_path):
+    save_image(tmp_path / "wolf" / "a.png", plain((1, 2, 3)))
+    with pytest.raises(UserError, match=r"a.png: 'wolf' is none of the network's classes \(cat, dog\)"):
+        image_folder(tmp_path, 4, ("cat", "dog"))
+
+
+def test_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds no images \(.bmp, .jpeg, .jpg, .png, .ppm, .webp\)"):
+        image_folder(tmp_path, 4, ())
+    with pytest.raises(UserError, match="there is no folder"):
+        image_folder(tmp_path / "absent", 4, ())
+
+
+def test_broken_image_is_named(tmp_path):
+    save_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    whole = (tmp_path / "a.png").read_bytes()
+    for content in (b"", b"a text", whole[:20], whole[: len(whole) // 2]):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"a.png is no image, or broken"):
+            image_folder(tmp_path, 4, ())
+
+
+def test_source_is_a_name_or_a_folder(folder, monkeypatch):
+    records(0)[2].tofile(folder / "test_batch.bin")
+    save_image(folder.parent / "images" / "a.png", plain((1, 2, 3)))
+    for place in (folder, folder.parent):
+        assert load_images(str(place), 32, CIFAR10_CLASSES).source == "CIFAR-10 test"
+    assert load_images(str(folder.parent / "images"), 4, ("cat",)).images.shape == (1, 4, 4, 3)
+    assert load_images("cifar10-samples", 32, CIFAR10_CLASSES).source == samples().source
+    monkeypatch.setattr(data, "cifar10", lambda split: f"CIFAR-10 {split} of the cache")
+    assert load_images("cifar10", 32, CIFAR10_CLASSES, "train") == "CIFAR-10 train of the cache"
 
 
 # Choosing images

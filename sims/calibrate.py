@@ -1,0 +1,98 @@
+"""Balance the thresholds of a spiking network: SPIKE-NORM (Algorithm 1 of the paper) or ANN-model normalisation.
+
+SPIKE-NORM runs the spiking network itself in Brian2, layer by layer, and sets each threshold to the largest
+synaptic input of one step. An interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from tqdm import tqdm
+
+from netspec.checkpoint import load_checkpoint, write_atomically
+from netspec.data import load_images
+from netspec.errors import UserError, run_command, writable_folder
+from sims.classify import add_network_options
+from sims.runtime import RUNTIMES, open_simulator
+from sims.spike_norm import ann_norm, spike_norm
+from sims.thresholds import METHODS, Thresholds, find_thresholds
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_network_options(parser, "vgg16-cifar10")
+    parser.add_argument("--method", choices=METHODS, default="spike-norm")
+    parser.add_argument("--data", default="cifar10", metavar="NAME|DIR",
+                        help="cifar10 (downloaded once), a folder of its binary files, or a folder of images")  # fmt: skip
+    parser.add_argument("--images", type=int, default=256, help="random training images")
+    parser.add_argument("--steps", type=int, default=2500, help="time steps for each image and layer")
+    parser.add_argument("--percentile", type=float, default=100.0, help="over the neurons of a layer; 100 is the maximum")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="standalone")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="binaries side by side")
+    parser.add_argument("--out", metavar="FILE", help="thresholds file; None puts it beside the checkpoint")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
+    if not 0 < options.percentile <= 100 or options.workers < 1:
+        raise UserError("--percentile must be in (0, 100], --workers at least 1")
+    checkpoint = load_checkpoint(options.checkpoint)
+    out = Path(options.out) if options.out else find_thresholds(options.checkpoint, options.method)
+    writable_folder(out.parent)
+    images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
+    images.first(options.images)  # complains if there are not as many
+    chosen = np.random.default_rng(options.seed).choice(len(images), options.images, replace=False)
+    x = checkpoint.encode(images.subset(np.sort(chosen)).images)
+    thresholds = Thresholds(
+        {}, options.method, checkpoint.digest, options.percentile, options.images, images.source, options.seed
+    )
+    if options.method == "ann-norm":
+        values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile)
+        thresholds = replace(thresholds, values=values)
+    else:
+        thresholds = replace(thresholds, steps=options.steps, reset=options.reset)
+        thresholds = run_spike_norm(options, checkpoint, x, thresholds, out)
+    thresholds.save(out)
+    print("\n".join(f"{name:>8} {value:.4f}" for name, value in thresholds.values.items()))
+    print(f"written: {out}")
+
+
+def run_spike_norm(options, checkpoint, x, thresholds: Thresholds, out: Path) -> Thresholds:
+    """SPIKE-NORM with a progress bar; finished layers are kept in a file beside ``out`` until all are."""
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    settings = asdict(thresholds)
+    known: dict[str, float] = {}
+    if unfinished.is_file():
+        earlier = json.loads(unfinished.read_text())
+        if earlier["settings"] == settings:
+            known = earlier["values"]
+            print(f"going on behind {list(known)[-1]}")
+    layers = len(checkpoint.spec.spiking) - len(known)
+    simulator = open_simulator(checkpoint.spec, checkpoint.weights, options.runtime, "shared", options.reset)
+    workers = options.workers if options.runtime == "standalone" else 1
+    with tqdm(total=layers * len(x) * options.steps, unit="step", unit_scale=True) as bar:
+
+        def finished(name: str, value: float) -> None:
+            known[name] = value
+            bar.set_description(f"{name} {value:.3f}")
+            write_atomically(unfinished, json.dumps({"settings": settings, "values": known}))
+
+        values = spike_norm(
+            simulator, x, options.steps, options.seed, options.percentile, dict(known), workers, finished, bar.update
+        )
+    unfinished.unlink(missing_ok=True)
+    return replace(thresholds, values=values)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,279 @@
+"""Let a spiking network classify images, next to its ANN: the job that run_vgg.py does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from netspec.ann import ANN
+from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from netspec.data import ImageSet, load_images
+from netspec.errors import UserError, writable_folder
+from netspec.spec import SpecError
+from sims.recording import Recording
+from sims.runtime import RUNTIMES, RunInput, open_simulator
+from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
+
+__all__ = ["Result", "add_network_options", "ann_predictions", "classify", "classify_command"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a classification gave.
+
+    Parameters
+    ----------
+    recording : Recording
+    table : pandas.DataFrame
+        A row for each image: image, true, ann, snn, output_spikes (of the class that won), runner_up (spikes of
+        the class behind it).
+    summary : dict
+        Accuracies, agreement, spikes per neuron, operations, seconds, peak memory and settings, as plain data.
+    """
+
+    recording: Recording
+    table: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def ann_predictions(checkpoint: Checkpoint, x: np.ndarray, batch: int = 250) -> np.ndarray:
+    """Classes of encoded images (n, height, width, channels) according to the ANN."""
+    ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
+    with torch.no_grad():
+        parts = [ann(torch.from_numpy(x[k : k + batch].transpose(0, 3, 1, 2).copy())) for k in range(0, len(x), batch)]
+    return torch.cat(parts).argmax(1).numpy()
+
+
+def classify(
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    thresholds: Thresholds,
+    steps: int = 2500,
+    runtime: str = "standalone",
+    synapses: str = "shared",
+    reset: str = "zero",
+    seed: int = 0,
+    rasters: Sequence[str] = (),
+    raster_images: int = 1,
+    quiet: bool = False,
+) -> Result:
+    """Present images to the spiking network and to the ANN.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    images : ImageSet
+    thresholds : Thresholds
+    steps : int
+        Time steps for each image.
+    runtime, synapses, reset
+        As for :func:`~sims.runtime.open_simulator`.
+    seed : int
+        Of the input spikes.
+    rasters : sequence of str
+        Populations whose spikes are kept, for the first ``raster_images`` images.
+    quiet : bool
+        Show no progress bars.
+    """
+    from analysis.metrics import ac_mac_ratio
+
+    seconds = {}
+    start = time.perf_counter()
+    x = checkpoint.encode(images.images)
+    given = RunInput(x, thresholds.values, steps, seed, None, rasters, raster_images).checked(checkpoint.spec)
+    ann = ann_predictions(checkpoint, x)
+    seconds["ann"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    simulator = open_simulator(checkpoint.spec, checkpoint.weights, runtime, synapses, reset, quiet)
+    opened = time.perf_counter() - start
+    seconds |= getattr(simulator, "seconds", {"build": opened, "compile": 0.0})
+
+    start = time.perf_counter()
+    with tqdm(total=len(x) * steps, desc="simulating", unit="step", unit_scale=True, disable=quiet) as bar:
+        recording = simulator.run(given, lambda done: bar.update(done - bar.n))
+    seconds["simulate"] = time.perf_counter() - start
+
+    snn = recording.predictions()
+    spikes = np.sort(recording.output_counts[:, -1], axis=1)
+    labels = images.labels
+    name = np.array([*images.classes, "?"])
+    table = pd.DataFrame(
+        {
+            "image": np.arange(len(x)),
+            "true": name[labels],
+            "ann": name[ann],
+            "snn": name[snn],
+            "output_spikes": spikes[:, -1],
+            "runner_up": spikes[:, -2],
+        }
+    )
+    known = labels >= 0
+    operations = {p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections}
+    summary = {
+        "images": len(x),
+        "ann_accuracy": float((ann == labels)[known].mean()) if known.any() else None,
+        "snn_accuracy": float((snn == labels)[known].mean()) if known.any() else None,
+        "agreement": float((ann == snn).mean()),
+        "agreeing_images": int((ann == snn).sum()),
+        "spikes_per_neuron": recording.spikes_per_neuron(),
+        "ac_mac_ratio": ac_mac_ratio(recording),
+        "synaptic_operations": operations,
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory(),
+        "settings": {
+            "network": checkpoint.spec.name,
+            "checkpoint": checkpoint.digest,
+            "checkpoint_test_error": checkpoint.info.get("test_error"),
+            "images": images.source,
+            "steps": steps,
+            "seed": seed,
+            "runtime": runtime,
+            "synapses": synapses,
+            "reset": reset,
+            "thresholds": {"method": thresholds.method, "percentile": thresholds.percentile},
+            "rasters": list(given.rasters),
+        },
+    }
+    return Result(recording, table, summary)
+
+
+def peak_memory() -> int:
+    """Largest memory that this process or one of its children has held, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def add_network_options(parser: argparse.ArgumentParser, checkpoint: str) -> None:
+    """Options that all commands on a spiking network share."""
+    parser.add_argument("--checkpoint", default=checkpoint, metavar="FILE", help="a file, or the name of a shipped network")
+    parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
+    parser.add_argument("--seed", type=int, default=0, help="of the input spikes and of every random choice")
+
+
+def classify_command(description: str | None, checkpoint: str, architecture: str) -> None:
+    """The command line around :func:`classify`.
+
+    Parameters
+    ----------
+    description : str
+        For ``--help``.
+    checkpoint : str
+        The network by default.
+    architecture : str
+        How the names of acceptable networks begin.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_network_options(parser, checkpoint)
+    parser.add_argument("--standalone", dest="runtime", action="store_const", const="standalone", help="same as --runtime standalone")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="cython", help="C++ binary, or in this process")
+    parser.add_argument("--synapses", choices=("shared", "explicit"), default="shared", help="shared weights or stock Synapses")
+    parser.add_argument(
+        "--data", default="cifar10-samples", metavar="NAME|DIR",
+        help="cifar10-samples, cifar10 (downloaded once), a folder of its binary files, or a folder of images",
+    )  # fmt: skip
+    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
+    parser.add_argument(
+        "--thresholds", default="spike-norm", metavar="FILE|METHOD",
+        help=f"a file, or {' or '.join(METHODS)}: the file of that method beside the checkpoint",
+    )  # fmt: skip
+    parser.add_argument("--raster", nargs="*", default=["conv1_1", "conv3_3", "conv5_3", "output"], metavar="POPULATION",
+                        help="populations whose spikes are kept and drawn")  # fmt: skip
+    parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
+    parser.add_argument("--out", default="output", metavar="DIR", help="where results go")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    options = parser.parse_args()
+
+    network = load_checkpoint(options.checkpoint)
+    if not network.spec.name.startswith(architecture):
+        raise UserError(f"{options.checkpoint} is a {network.spec.name}; this command runs a {architecture}")
+    try:
+        for name in options.raster:
+            if name not in ("input_on", "input_off"):
+                network.spec[name]
+    except SpecError as error:
+        raise UserError(str(error)) from error
+    path = options.thresholds
+    if path in METHODS:
+        path = find_thresholds(options.checkpoint, path)
+        if not path.is_file():
+            raise UserError(f"there are no thresholds {path}; make them with sims/calibrate.py --method {options.thresholds}")
+    thresholds = load_thresholds(path, network)
+    images = load_images(options.data, network.spec.input.shape[0], network.classes).first(options.images)
+    out = writable_folder(options.out)
+
+    result = classify(
+        network,
+        images,
+        thresholds,
+        steps=options.steps,
+        runtime=options.runtime,
+        synapses=options.synapses,
+        reset=options.reset,
+        seed=options.seed,
+        rasters=options.raster,
+        raster_images=options.raster_images,
+        quiet=options.quiet,
+    )
+    print_result(result)
+    files = save_result(result, images, thresholds, options.raster, out)
+    print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
+
+
+def print_result(result: Result) -> None:
+    """The table and the figures below it, as text."""
+    summary, seconds = result.summary, result.summary["seconds"]
+    with pd.option_context("display.max_rows", 60, "display.width", 120):
+        print(result.table.to_string(index=False) if len(result.table) <= 100 else result.table)
+    percent = {key: "unknown" if summary[key] is None else f"{100 * summary[key]:.2f} %" for key in ("ann_accuracy", "snn_accuracy")}
+    rates = summary["spikes_per_neuron"]
+    print(f"\nnetwork        {summary['settings']['network']}, trained to {trained_to(summary)}")
+    print(f"ANN accuracy   {percent['ann_accuracy']} of {summary['images']} images")
+    print(f"SNN accuracy   {percent['snn_accuracy']} after {summary['settings']['steps']} steps")
+    print(f"agreement      {summary['agreeing_images']} of {summary['images']} images")
+    print("spikes/neuron  " + " ".join(f"{name} {rate:.1f}" for name, rate in rates.items()))
+    print(f"AC/MAC ratio   {summary['ac_mac_ratio']:.3f} (layers driven by IF neurons)")
+    print("seconds        " + " ".join(f"{phase} {spent:.2f}" for phase, spent in seconds.items()))
+    print(f"peak memory    {summary['peak_memory_bytes'] / 1e6:.0f} MB")
+
+
+def trained_to(summary: dict[str, Any]) -> str:
+    error = summary["settings"]["checkpoint_test_error"]
+    return "an unknown test error" if error is None else f"{100 * error:.2f} % error on the whole test set (ANN)"
+
+
+def save_result(
+    result: Result, images: ImageSet, thresholds: Thresholds, rasters: Sequence[str], out: Path
+) -> list[Path]:
+    """Write recording, thresholds, table, summary and pictures; returns the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from analysis.plots import accuracy_figure, raster_figure, save, style
+
+    files = [out / name for name in ("recording.npz", "thresholds.json", "images.csv", "summary.json")]
+    result.recording.save(files[0])
+    thresholds.save(files[1])
+    write_atomically(files[2], result.table.to_csv(index=False))
+    write_atomically(files[3], json.dumps(result.summary, indent=1) + "\n")
+    with style():
+        for name in rasters:
+            files += save(raster_figure(result.recording, [name], images), out / f"raster_{name}")
+        if len(rasters) > 1:
+            files += save(raster_figure(result.recording, rasters, images), out / "raster")
+        files += save(accuracy_figure(result, images), out / "accuracy")
+    return files

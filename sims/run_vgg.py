@@ -1,0 +1,19 @@
+"""Show images to a trained VGG-16 and let it answer in spikes.
+
+Sengupta et al. 2019, Going Deeper in Spiking Neural Networks: VGG and Residual Architectures. A VGG-16 trained
+without bias and batch norm becomes a network of integrate-and-fire neurons in Brian2; the class is the output
+neuron with the most spikes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from netspec.errors import run_command
+from sims.classify import classify_command
+
+if __name__ == "__main__":
+    run_command(lambda: classify_command(__doc__, checkpoint="vgg16-cifar10", architecture="vgg16"))

@@ -1,0 +1,82 @@
+"""Firing thresholds of a network and where they come from, in a small JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from netspec.checkpoint import Checkpoint, find_checkpoint, write_atomically
+from netspec.errors import UserError
+
+__all__ = ["METHODS", "Thresholds", "find_thresholds", "load_thresholds"]
+
+METHODS = ("spike-norm", "ann-norm")
+FORMAT = "going-deeper-in-brian2 thresholds 1"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The balanced threshold of each spiking population.
+
+    Parameters
+    ----------
+    values : mapping of str to float
+        In the order of the populations.
+    method : {'spike-norm', 'ann-norm'}
+    checkpoint : str
+        ``Checkpoint.digest`` of the network that they belong to.
+    percentile : float
+        Of the neurons' largest synaptic inputs (activations); 100 is the maximum, the paper's choice.
+    images : int
+        Number of training images, drawn at random with ``seed``.
+    source : str
+        Where the images come from.
+    seed : int
+    steps : int
+        Time steps for each image (SPIKE-NORM).
+    reset : str
+        What a spike left of the membrane potential meanwhile (SPIKE-NORM).
+    """
+
+    values: Mapping[str, float]
+    method: str
+    checkpoint: str
+    percentile: float
+    images: int
+    source: str
+    seed: int
+    steps: int = 0
+    reset: str = "zero"
+
+    def save(self, path: str | os.PathLike) -> None:
+        write_atomically(path, json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
+
+
+def load_thresholds(path: str | os.PathLike, checkpoint: Checkpoint) -> Thresholds:
+    """Read thresholds; raises UserError unless they are whole and belong to the checkpoint."""
+    try:
+        content = json.loads(Path(path).read_text())
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        thresholds = Thresholds(**content)
+        values = {name: float(value) for name, value in thresholds.values.items()}
+    except OSError as error:
+        raise UserError(f"cannot read the thresholds {path}: {os.strerror(error.errno or 0)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no thresholds file of this project, or truncated ({error})") from error
+    if thresholds.checkpoint != checkpoint.digest:
+        raise UserError(f"{path} holds the thresholds of another checkpoint; run sims/calibrate.py for this one")
+    if list(values) != [population.name for population in checkpoint.spec.spiking]:
+        raise UserError(f"{path}: thresholds of {', '.join(values)} do not fit the populations of {checkpoint.spec.name}")
+    if not all(math.isfinite(value) and value > 0 for value in values.values()):
+        raise UserError(f"{path}: thresholds must be positive and finite; run sims/calibrate.py again")
+    return thresholds
+
+
+def find_thresholds(checkpoint: str | os.PathLike, method: str) -> Path:
+    """The thresholds file that stands beside a checkpoint (a file, or the name of a shipped network)."""
+    return find_checkpoint(checkpoint).with_suffix(f".{method}.json")

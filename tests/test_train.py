@@ -1,0 +1,399 @@
+"""Training: it learns, it can be stopped and goes on with the same result, and it says what it cannot do."""
+
+import csv
+import json
+import math
+import sys
+from dataclasses import replace
+from itertools import islice, product
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from netspec import train as module
+from netspec.ann import ANN
+from netspec.checkpoint import load_checkpoint
+from netspec.data import ImageSet
+from netspec.errors import UserError, writable_folder
+from netspec.spec import NetSpec, Population, Projection
+from netspec.train import PADDING, Recipe, Trainer, error_rate, main, train
+
+SPEC = NetSpec(
+    "toy",
+    (
+        Population("input", (8, 8, 3), kind="input"),
+        Population("conv", (8, 8, 6), dropout=0.1),
+        Population("dense", (1, 1, 12), dropout=0.1),
+        Population("output", (1, 1, 3)),
+    ),
+    (
+        Projection("input", "conv", kernel=3, padding=1),
+        Projection("conv", "dense", kind="dense", pool=4),
+        Projection("dense", "output", kind="dense"),
+    ),
+)
+RECIPE = Recipe(epochs=2, batch=32, lr=0.1, milestones=(1,), init="he", validation=40, bf16=False)
+STATE = "state.safetensors"
+
+
+def coloured(n: int, seed: int, side: int = 8) -> ImageSet:
+    """Noise in which the brightest colour is the class: red, green or blue."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, n)
+    images = draw.integers(0, 160, (n, side, side, 3))
+    images[np.arange(n), :, :, labels] += 80
+    return ImageSet(images.astype(np.uint8), labels, ("red", "green", "blue"), f"{n} coloured images")
+
+
+def trainer(recipe: Recipe = RECIPE, spec: NetSpec = SPEC) -> Trainer:
+    return Trainer(spec, coloured(300, 0), coloured(100, 1), recipe, "cpu")
+
+
+def pixels(image: torch.Tensor) -> bytes:
+    return image.contiguous().numpy().tobytes()
+
+
+def log(out: Path) -> list[dict[str, str]]:
+    """The rows of the log without their times."""
+    with open(out / "log.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    """Folder of a finished run of one epoch."""
+    train(trainer(replace(RECIPE, epochs=1)), tmp_path)
+    return tmp_path
+
+
+# Learning
+
+
+@pytest.mark.parametrize("rms_scale", [False, True])
+def test_colours_are_learned(tmp_path, rms_scale):
+    run = trainer(replace(RECIPE, epochs=5, milestones=(), rms_scale=rms_scale))
+    untrained = error_rate(run, run.test)
+    train(run, tmp_path)
+    losses = [float(row["loss"]) for row in log(tmp_path)]
+    assert len(losses) == 5
+    assert losses[-1] < 0.3 * losses[0]
+    assert error_rate(run, run.test) < 0.05 < untrained
+
+
+def test_best_network_on_disk_reaches_the_error_in_its_log(tmp_path):
+    run = trainer(replace(RECIPE, epochs=3, rms_scale=True))
+    train(run, tmp_path)
+    best = load_checkpoint(tmp_path / "best.safetensors")
+    rows = log(tmp_path)
+    lowest = min(float(row["validation_error"]) for row in rows)
+    chosen = [row for row in rows if float(row["validation_error"]) == lowest][-1]
+    assert int(chosen["epoch"]) == best.info["epochs_trained"]
+    assert float(chosen["test_error"]) == best.info["test_error"]
+
+    test = coloured(100, 1)
+    x = torch.from_numpy(best.encode(test.images).transpose(0, 3, 1, 2))
+    scores = ANN.from_weights(best.spec, best.weights)(x)
+    assert (scores.argmax(1).numpy() != test.labels).mean() == best.info["test_error"]
+    assert (best.spec, best.classes) == (SPEC, ("red", "green", "blue"))
+    assert best.info["recipe"]["rms_scale"]
+
+
+def test_test_set_is_looked_at_only_when_validation_is_no_worse(tmp_path, monkeypatch):
+    errors = iter([0.5, 0.1, 0.6, 0.5, 0.2, 0.7])  # validation, and test where it is asked for
+    monkeypatch.setattr(module, "error_rate", lambda *_: next(errors))
+    train(trainer(replace(RECIPE, epochs=4)), tmp_path)
+    assert [row["validation_error"] for row in log(tmp_path)] == ["0.5", "0.6", "0.5", "0.7"]
+    assert [row["test_error"] for row in log(tmp_path)] == ["0.1", "", "0.2", ""]
+
+
+def test_without_validation_the_last_network_is_kept(tmp_path):
+    train(trainer(replace(RECIPE, validation=0)), tmp_path)
+    assert load_checkpoint(tmp_path / "best.safetensors").info["epochs_trained"] == 2
+    assert all(row["test_error"] for row in log(tmp_path))
+
+
+def test_half_stores_the_weights_as_float16(tmp_path):
+    run = trainer(replace(RECIPE, epochs=1))
+    train(run, tmp_path, half=True)
+    stored = load_checkpoint(tmp_path / "best.safetensors").weights
+    for name, weight in run.ann.folded().items():
+        np.testing.assert_array_equal(stored[name], weight.astype(np.float16))
+
+
+# Batches
+
+
+def test_epoch_shows_every_training_image_once_cropped_and_flipped():
+    run = trainer(replace(RECIPE, batch=50))
+    padded, labels = run.train
+    assert len(padded) == 300 - RECIPE.validation
+    moves = list(product(range(len(padded)), range(2 * PADDING + 1), range(2 * PADDING + 1), (False, True)))
+    crops = {}
+    for index, down, right, flip in moves:
+        crop = padded[index, :, down : down + 8, right : right + 8].float()
+        crops[pixels(crop.flip(2) if flip else crop)] = index, down, right, flip
+    shown = []
+    for batch, batch_labels in run.batches():
+        found = [crops[pixels(image)] for image in batch]
+        assert torch.equal(batch_labels, labels[[index for index, *_ in found]])
+        shown += found
+    indices, downs, rights, flips = zip(*shown, strict=True)
+    assert sorted(indices) == list(range(len(padded))) != list(indices)
+    assert set(downs) == set(rights) == set(range(2 * PADDING + 1))
+    assert 0.4 < np.mean(flips) < 0.6
+
+
+def test_batches_repeat_for_an_epoch_and_differ_between_epochs():
+    run = trainer()
+    first, again = (next(iter(run.batches()))[0] for _ in range(2))
+    assert torch.equal(first, again)
+    run.epoch = 1
+    assert not torch.equal(first, next(iter(run.batches()))[0])
+
+
+def test_held_out_images_are_not_trained_on():
+    run = trainer()
+    seen = {pixels(image[:, PADDING:-PADDING, PADDING:-PADDING]) for image in run.train[0]}
+    assert len(run.held_out[0]) == RECIPE.validation
+    assert not any(pixels(image) in seen for image in run.held_out[0])
+
+
+def test_input_is_centred_and_fills_the_unit_interval():
+    run, images = trainer(), coloured(300, 0)
+    np.testing.assert_allclose(run.mean, images.images.mean(axis=0) / 255, rtol=1e-5)
+    beyond = np.abs((images.images / 255 - run.mean) * run.gain) > 1
+    assert 0 < beyond.mean() < 0.002  # the 99.9th percentile is at 1
+    assert max(run.train[0].abs().max(), run.test[0].abs().max()) == 1
+
+
+# Going on
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"rms_scale": True, "schedule": "one-cycle", "nesterov": True, "bf16": True},
+        {"momentum": 0.0, "validation": 0},
+    ],
+    ids=["paper", "scaled", "plain"],
+)
+def test_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path, monkeypatch, capsys, change):
+    recipe = replace(RECIPE, **change)
+    whole, parts = (writable_folder(tmp_path / name) for name in ("whole", "parts"))
+    train(trainer(recipe), whole)
+
+    batches = Trainer.batches
+
+    def interrupted(self):
+        yield from islice(batches(self), 3 if self.epoch else None)
+        if self.epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "batches", interrupted)
+        train(trainer(recipe), parts)
+    assert len(log(parts)) == 1
+    capsys.readouterr()
+    torch.manual_seed(12345)  # another process has another random state
+    train(trainer(recipe), parts)
+
+    assert capsys.readouterr().out.startswith("going on after epoch 1 of 2\n")
+    assert log(parts) == log(whole)
+    expected, best = (load_checkpoint(folder / "best.safetensors") for folder in (whole, parts))
+    assert best.info == expected.info
+    assert best.digest == expected.digest
+    end, expected_end = trainer(recipe), trainer(recipe)
+    end.resume(parts / STATE)
+    expected_end.resume(whole / STATE)
+    for name, value in expected_end.ann.state_dict().items():
+        assert torch.equal(end.ann.state_dict()[name], value)
+
+
+def test_finished_training_is_left_alone(out):
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"best.safetensors", "log.csv", STATE}
+    train(trainer(replace(RECIPE, epochs=1)), out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_no_epoch_is_started_that_would_end_too_late(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now))
+    run_epoch = Trainer.run_epoch
+
+    def slow(self):
+        clock.now += 100
+        return run_epoch(self)
+
+    monkeypatch.setattr(Trainer, "run_epoch", slow)
+    run = trainer(replace(RECIPE, epochs=9))
+    train(run, tmp_path, until=1000.0)
+    assert (run.epoch, list(tmp_path.iterdir())) == (0, [])
+    train(run, tmp_path, until=1250.0)
+    assert run.epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "spec"),
+    [
+        (replace(RECIPE, epochs=1, seed=1), SPEC),
+        (replace(RECIPE, epochs=1, rms_scale=True), SPEC),
+        (RECIPE, SPEC),
+        (replace(RECIPE, epochs=1), replace(SPEC, name="other")),
+    ],
+)
+def test_state_of_another_run_is_refused(out, recipe, spec):
+    with pytest.raises(UserError, match=r"state.safetensors belongs to a run with other settings; give another --out"):
+        train(trainer(recipe, spec), out)
+
+
+def refused(state: Path) -> None:
+    with pytest.raises(UserError, match=r"state.safetensors is truncated or no training state; remove it") as caught:
+        trainer(replace(RECIPE, epochs=1)).resume(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_state_cut_anywhere_is_refused(out):
+    state = out / STATE
+    whole = state.read_bytes()
+    for length in (*range(0, len(whole), len(whole) // 12), len(whole) - 1):
+        state.write_bytes(whole[:length])
+        refused(state)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"settings": "[]"}, {"settings": "[]", "progress": "{"}])
+def test_foreign_safetensors_are_no_state(tmp_path, metadata):
+    save_file({"weight": np.zeros(3, np.float32)}, tmp_path / STATE, metadata)
+    refused(tmp_path / STATE)
+
+
+def test_text_file_is_no_state(tmp_path):
+    (tmp_path / STATE).write_text("epoch 3, loss 1.2\n" * 50)
+    refused(tmp_path / STATE)
+
+
+# What cannot be trained
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(UserError, match=r"toy sees \(8, 8, 3\) images, 50 coloured images has \(50, 4, 4, 3\)"):
+        Trainer(SPEC, coloured(50, 0, side=4), coloured(50, 1, side=4), RECIPE, "cpu")
+
+
+def test_validation_must_leave_images_for_training():
+    with pytest.raises(UserError, match="300 images for validation leave none of 300 for training"):
+        trainer(replace(RECIPE, validation=300))
+
+
+def test_diverging_loss_ends_with_advice(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is no longer finite in epoch 1; lower --lr \(now 1e\+30\)"):
+        train(trainer(replace(RECIPE, lr=1e30)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loss_that_stays_at_chance_is_warned_of(tmp_path, capsys):
+    train(trainer(replace(RECIPE, lr=1e-9, epochs=3)), tmp_path)
+    assert capsys.readouterr().out.count("warning: the loss has hardly moved in two epochs") == 1
+
+
+# Learning rates
+
+
+def test_steps_are_the_papers():
+    """Section 7.1: 0.05, divided by 10 at 81 and 122 epochs."""
+    rates = [Recipe().lr_at(epoch) for epoch in (0, 80.99, 81, 121.99, 122, 199.99)]
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
+    recipe = Recipe(schedule="one-cycle", epochs=10, lr=0.2, warmup=0.3)
+    assert recipe.lr_at(0) == pytest.approx(0.04 * 0.2)
+    assert recipe.lr_at(1.5) == pytest.approx(0.52 * 0.2)
+    assert recipe.lr_at(3) == pytest.approx(0.2)
+    assert recipe.lr_at(6.5) == pytest.approx(0.1)
+    assert recipe.lr_at(10) == pytest.approx(0, abs=1e-12)
+
+
+@given(st.floats(0, 1), st.integers(1, 200), st.floats(0, 0.999), st.floats(0, 0.999))
+def test_one_cycle_has_one_peak(warmup, epochs, earlier, later):
+    recipe = Recipe(schedule="one-cycle", epochs=epochs, warmup=warmup)
+    earlier, later = sorted((earlier * epochs, later * epochs))
+    first, second, peak = recipe.lr_at(earlier), recipe.lr_at(later), warmup * epochs
+    assert min(first, second) >= 0
+    assert max(first, second) <= recipe.lr * (1 + 1e-9)
+    if later <= peak:
+        assert first <= second * (1 + 1e-9)
+    if earlier >= peak:
+        assert first >= second * (1 - 1e-9)
+
+
+def test_rate_of_every_step_is_that_of_its_moment(monkeypatch):
+    run = trainer(replace(RECIPE, schedule="one-cycle", batch=65))
+    rates = []
+    step = run.optimizer.step
+    monkeypatch.setattr(run.optimizer, "step", lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), step()))
+    run.run_epoch()
+    run.run_epoch()
+    assert rates == [run.recipe.lr_at(part / 4) for part in range(8)]
+
+
+# The command
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """``python -m netspec.train vgg16`` on few images, by its arguments."""
+    monkeypatch.setattr(module, "cifar10", lambda split, folder: coloured(40, split == "test", side=32))
+    base = ["train", "vgg16", "--out", str(tmp_path / "run"), "--width", "0.03", "--validation", "10", "--threads", "1"]
+
+    def run(*arguments: str) -> Path:
+        monkeypatch.setattr(sys, "argv", [*base, *arguments])
+        main()
+        return tmp_path / "run"
+
+    return run
+
+
+def test_command_trains_by_its_options(command, capsys):
+    options = ["--epochs", "1", "--batch", "15", "--lr", "0.01", "--milestones", "3", "4", "--float32", "--rms-scale"]
+    best = load_checkpoint(command(*options, "--conv-dropout", "0", "--seed", "5") / "best.safetensors")
+    chosen = replace(
+        Recipe(), epochs=1, batch=15, lr=0.01, milestones=(3, 4), bf16=False, rms_scale=True, validation=10, seed=5
+    )
+    assert best.info["recipe"] == json.loads(json.dumps(vars(chosen)))
+    assert best.spec.name == "vgg16-cifar10-x0.03"
+    assert [population.dropout for population in best.spec.populations if population.dropout] == [0.3, 0.3]
+    assert capsys.readouterr().out.startswith(f"vgg16-cifar10-x0.03: {best.spec.parameters():,} weights, gain ")
+
+
+def test_command_defaults_to_the_papers_recipe(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "train", lambda trainer, *rest: seen.append((trainer, rest)))
+    out = command()
+    run, (folder, half, until) = seen[0]
+    assert run.recipe == Recipe(validation=10)
+    assert [population.dropout for population in run.spec.populations if population.dropout] == [0.1] * 8 + [0.3] * 2
+    assert (folder, half, until) == (out, False, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "--epochs and --batch must be at least 1"),
+        (["--batch", "0"], "--epochs and --batch must be at least 1"),
+        (["--validation", "-1"], "--validation at least 0"),
+        (["--validation", "40"], "leave none of 40 for training"),
+        (["--conv-dropout", "1"], r"conv1_1: dropout 1.0 is not in \[0, 1\)"),
+        (["--out", "/dev/null/run"], "cannot write into the folder /dev/null/run"),
+    ],
+)
+def test_command_refuses_what_makes_no_sense(command, arguments, message):
+    with pytest.raises(UserError, match=message):
+        command(*arguments)
