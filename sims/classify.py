@@ -37,6 +37,8 @@ class Result:
     Parameters
     ----------
     recording : Recording
+    ann : numpy.ndarray
+        The ANN's class of each image.
     table : pandas.DataFrame
         A row for each image: image, true, ann, snn, output_spikes (of the class that won), runner_up (spikes of
         the class behind it).
@@ -45,6 +47,7 @@ class Result:
     """
 
     recording: Recording
+    ann: np.ndarray
     table: pd.DataFrame
     summary: dict[str, Any]
 
@@ -145,10 +148,11 @@ def classify(
             "synapses": synapses,
             "reset": reset,
             "thresholds": {"method": thresholds.method, "percentile": thresholds.percentile},
-            "rasters": list(given.rasters),
+            "rasters": list(rasters),
+            "raster_images": raster_images,
         },
     }
-    return Result(recording, table, summary)
+    return Result(recording, ann, table, summary)
 
 
 def peak_memory() -> int:
@@ -260,20 +264,39 @@ def save_result(
     result: Result, images: ImageSet, thresholds: Thresholds, rasters: Sequence[str], out: Path
 ) -> list[Path]:
     """Write recording, thresholds, table, summary and pictures; returns the files."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from analysis.plots import accuracy_figure, raster_figure, save, style
+    from analysis.metrics import agreement, error
+    from analysis.plots import convergence, raster
+    from analysis.style import save, style
 
+    recording = result.recording
     files = [out / name for name in ("recording.npz", "thresholds.json", "images.csv", "summary.json")]
-    result.recording.save(files[0])
+    recording.save(files[0])
     thresholds.save(files[1])
     write_atomically(files[2], result.table.to_csv(index=False))
     write_atomically(files[3], json.dumps(result.summary, indent=1) + "\n")
+
+    known = (images.labels >= 0).all()
+    shown = {
+        "images": images.images,
+        "labels": images.labels if known else None,
+        "classes": images.classes,
+        "presentations": range(min(result.summary["settings"]["raster_images"], len(images))),
+    }
+    steps = np.unique(np.geomspace(10, recording.steps, 60).astype(int)) if recording.steps > 10 else [recording.steps]
     with style():
         for name in rasters:
-            files += save(raster_figure(result.recording, [name], images), out / f"raster_{name}")
+            files += save(raster(recording, [name], **shown), out / f"raster_{name}")
         if len(rasters) > 1:
-            files += save(raster_figure(result.recording, rasters, images), out / "raster")
-        files += save(accuracy_figure(result, images), out / "accuracy")
+            files += save(raster(recording, rasters, **shown), out / "raster")
+        figure = Figure()
+        ax = figure.add_subplot()
+        if known:
+            accuracy = {"accuracy": 1 - error(recording, images.labels, steps)}
+            convergence(ax, steps, accuracy, result.summary["ann_accuracy"], quantity="accuracy")
+        else:
+            curve = {"agreement": agreement(recording, result.ann, steps)}
+            convergence(ax, steps, curve, quantity="agreement with the ANN")
+        files += save(figure, out / "accuracy")
     return files

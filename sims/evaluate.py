@@ -1,0 +1,163 @@
+"""Error of a spiking network on many images: any number of seeds, thresholds and resets, on all cores or a cluster.
+
+Every finished shard of images is a file; the same command again goes on where it stopped. For other machines,
+start `dask scheduler`, and `PYTHONPATH=. dask worker ADDRESS` in a clone of this repository on each of them, and
+give --scheduler ADDRESS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from tqdm import tqdm
+
+from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from netspec.data import ImageSet, load_images
+from netspec.errors import UserError, run_command, writable_folder
+from sims.classify import add_network_options, ann_predictions
+from sims.evaluation import (
+    Case,
+    Shard,
+    is_finished,
+    name_thresholds,
+    operations_table,
+    read_shards,
+    run_shard,
+    shards,
+    summary_table,
+    write_shard,
+)
+from sims.runtime import open_simulator
+from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
+
+RETRIES = 2
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_network_options(parser, "vgg16-cifar10")
+    parser.add_argument("--data", default="cifar10", metavar="NAME|DIR",
+                        help="cifar10 (downloaded once), cifar10-samples, a folder of CIFAR-10's binary files or of images")  # fmt: skip
+    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
+    parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
+    parser.add_argument("--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
+                        help=f"files, or {' and '.join(METHODS)}: the files of those methods beside the checkpoint")  # fmt: skip
+    parser.add_argument("--resets", nargs="+", choices=("zero", "subtract"), default=["zero"])
+    parser.add_argument("--shard", type=int, default=50, help="images of one task")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the local cluster")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, in place of the local cluster")
+    parser.add_argument("--out", default="output/evaluation", metavar="DIR", help="where shards and tables go")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
+    if min(options.seeds, options.shard, options.workers) < 1:
+        raise UserError("--seeds, --shard and --workers must be at least 1")
+    checkpoint = load_checkpoint(options.checkpoint)
+    images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes).first(options.images)
+    if (images.labels < 0).any():
+        raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
+    out = writable_folder(options.out)
+    balanced = {}
+    for choice in options.thresholds:
+        path = find_thresholds(options.checkpoint, choice) if choice in METHODS else choice
+        thresholds = load_thresholds(path, checkpoint)
+        balanced[name_thresholds(thresholds)] = thresholds
+    cases = [
+        Case(checkpoint.digest, name, images.source, reset, options.seed + k, options.steps)
+        for name in balanced
+        for reset in options.resets
+        for k in range(options.seeds)
+    ]
+    wanted = {case: list(shards(case, len(images), options.shard)) for case in cases}
+    missing = [shard for case in cases for shard in wanted[case] if not is_finished(shard, out)]
+    ann = ann_predictions(checkpoint, checkpoint.encode(images.images))
+    failed = compute(missing, options, checkpoint, balanced, images, out) if missing else {}
+
+    whole = [case for case in cases if not any(shard.case == case for shard in failed)]
+    if whole:
+        tables = [(case, read_shards(case, wanted[case], out)) for case in whole]
+        summary = summary_table(tables, checkpoint, images.labels, ann)
+        write_atomically(out / "errors.csv", summary.to_csv(index=False))
+        write_atomically(out / "operations.csv", operations_table(tables, checkpoint).to_csv(index=False))
+        print(summary.to_string(index=False))
+        print(f"written: {out / 'errors.csv'} {out / 'operations.csv'}")
+    for shard, error in failed.items():
+        print(f"failed {1 + RETRIES} times: images {shard.start} to {shard.stop - 1}: {error}", file=sys.stderr)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(missing)} shards failed; run the same command again to retry them")
+
+
+def compute(
+    missing: list[Shard],
+    options: argparse.Namespace,
+    checkpoint: Checkpoint,
+    balanced: dict[str, Thresholds],
+    images: ImageSet,
+    out: Path,
+) -> dict[Shard, BaseException]:
+    """Run the missing shards on the cluster, keep each as it finishes; returns those that failed."""
+    from dask.distributed import Client, LocalCluster, as_completed
+
+    for reset in options.resets:  # compiled once, before the workers look for it
+        open_simulator(checkpoint.spec, checkpoint.weights, "standalone", "shared", reset)
+    failed: dict[Shard, BaseException] = {}
+    done = wrong = 0
+    total = sum(shard.stop - shard.start for shard in missing)
+    with cluster(options, LocalCluster) as address, Client(address) as client:
+        network = client.scatter(checkpoint, broadcast=True)
+        futures = {
+            client.submit(
+                run_shard,
+                network,
+                dict(balanced[shard.case.thresholds].values),
+                shard,
+                images.images[shard.start : shard.stop],
+                retries=RETRIES,
+                pure=False,
+                priority=-number,
+            ): shard
+            for number, shard in enumerate(missing)
+        }
+        with tqdm(total=total, unit="image") as bar:
+            for future in as_completed(futures):
+                shard = futures[future]
+                if future.status != "finished":
+                    failed[shard] = future.exception()
+                    continue
+                table = future.result()
+                write_shard(table, shard, out)
+                predicted = table[f"snn_{shard.case.steps}"].to_numpy()
+                done += len(table)
+                wrong += int((predicted != images.labels[table["image"]]).sum())
+                bar.update(len(table))
+                bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
+                future.release()
+    return failed
+
+
+def cluster(options: argparse.Namespace, local):
+    """The scheduler to talk to, as a context manager that gives its address."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened():
+        if options.scheduler:
+            yield options.scheduler
+            return
+        with local(n_workers=options.workers, threads_per_worker=1, dashboard_address=None, silence_logs=40) as made:
+            yield made.scheduler_address
+
+    return opened()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,211 @@
+"""Classification of many images under many settings, in shards that survive whatever happens to the others.
+
+A *case* is one choice of thresholds, reset and seed. Its images are cut into shards; a shard is a Dask task that
+gives a table with a row for each image, kept as one Parquet file. What is there need not be computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from netspec.checkpoint import Checkpoint, write_atomically
+from netspec.errors import UserError
+from sims.runtime import RunInput, open_simulator
+from sims.thresholds import Thresholds
+
+__all__ = ["REPORTED_STEPS", "Case", "Shard", "read_shards", "run_shard", "shards", "summary_table", "write_shard"]
+
+REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One choice of settings.
+
+    Parameters
+    ----------
+    checkpoint, thresholds : str
+        Digest of the network, and method and percentile of the thresholds with a digest of their values.
+    data : str
+        Source of the images.
+    reset : {'zero', 'subtract'}
+    seed : int
+        Of the input spikes.
+    steps : int
+        Time steps for each image.
+    """
+
+    checkpoint: str
+    thresholds: str
+    data: str
+    reset: str
+    seed: int
+    steps: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def reported(self) -> tuple[int, ...]:
+        """The steps at which predictions are kept."""
+        return tuple(step for step in REPORTED_STEPS if step < self.steps) + (self.steps,)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images ``start`` to ``stop`` (excluded) of a case."""
+
+    case: Case
+    start: int
+    stop: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / self.case.digest / f"images-{self.start:06d}-{self.stop:06d}.parquet"
+
+
+def shards(case: Case, images: int, size: int) -> Iterator[Shard]:
+    """Cut the first ``images`` images of a case into shards of up to ``size``."""
+    for start in range(0, images, size):
+        yield Shard(case, start, min(start + size, images))
+
+
+def name_thresholds(thresholds: Thresholds) -> str:
+    """Method and percentile, and a digest of the values."""
+    values = hashlib.sha256(json.dumps(dict(thresholds.values), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{thresholds.method} {thresholds.percentile:g} {values}"
+
+
+def run_shard(
+    checkpoint: Checkpoint, thresholds: dict[str, float], shard: Shard, images: np.ndarray, runtime: str = "standalone"
+) -> pd.DataFrame:
+    """Simulate a shard.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each image: image, snn_STEP (class after so many steps), spikes_POPULATION (of all its
+        neurons), ac (spikes arriving along projections driven by IF neurons), ac_input (by the input).
+    """
+    spec, case = checkpoint.spec, shard.case
+    simulator = open_simulator(spec, checkpoint.weights, runtime, "shared", case.reset, quiet=True)
+    ids = np.arange(shard.start, shard.stop)
+    recording = simulator.run(RunInput(checkpoint.encode(images), thresholds, case.steps, case.seed, ids))
+    columns: dict[str, Any] = {"image": ids}
+    for step in case.reported:
+        columns[f"snn_{step}"] = recording.predictions(step).astype(np.int16)
+    for population in (spec.input, *spec.spiking):
+        columns[f"spikes_{population.name}"] = recording.spike_counts(population.name).sum(axis=(1, 2, 3), dtype=np.int64)
+    for name, by_input in (("ac", False), ("ac_input", True)):
+        chosen = [p for p in spec.projections if (p.pre == spec.input.name) == by_input]
+        columns[name] = sum(recording.synaptic_operations(p) for p in chosen)
+    return pd.DataFrame(columns)
+
+
+def write_shard(table: pd.DataFrame, shard: Shard, folder: Path) -> None:
+    """Keep a finished shard as one Parquet file with its case as metadata, atomically."""
+    path = shard.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata({"case": json.dumps(asdict(shard.case))})
+    pq.write_table(arrow, content)
+    write_atomically(path, content.getvalue())
+
+
+def is_finished(shard: Shard, folder: Path) -> bool:
+    """Whether the shard's file is there and whole; a broken one is as good as none."""
+    try:
+        return pq.read_metadata(shard.path(folder)).num_rows == shard.stop - shard.start
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
+def read_shards(case: Case, wanted: Sequence[Shard], folder: Path) -> pd.DataFrame:
+    """The rows of all shards of a case, by image.
+
+    Raises
+    ------
+    UserError
+        If a file is of another case, or an image is there twice.
+    """
+    tables = []
+    for shard in wanted:
+        arrow = pq.read_table(shard.path(folder))
+        found = json.loads((arrow.schema.metadata or {}).get(b"case", b"{}"))
+        if found != asdict(case):
+            raise UserError(f"{shard.path(folder)} was made under other settings ({found}); move it away")
+        tables.append(arrow.to_pandas())
+    table = pd.concat(tables).sort_values("image", ignore_index=True)
+    if table["image"].duplicated().any():
+        raise UserError(f"shards of {folder / case.digest} overlap; remove the folder")
+    return table
+
+
+def summary_table(
+    cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint, labels: np.ndarray, ann: np.ndarray
+) -> pd.DataFrame:
+    """Errors against steps, mean and standard deviation over seeds.
+
+    Parameters
+    ----------
+    cases : sequence of (Case, pandas.DataFrame)
+        Each with its images' rows.
+    labels, ann : numpy.ndarray
+        True class and the ANN's class of each image.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each thresholds, reset and step: errors and increments in percent, images, seeds.
+    """
+    spec = checkpoint.spec
+    rows = []
+    for case, table in cases:
+        chosen = table["image"].to_numpy()
+        ann_error = 100 * float((ann != labels)[chosen].mean())
+        base = {"network": spec.name, "thresholds": case.thresholds.rsplit(" ", 1)[0], "reset": case.reset}
+        for step in case.reported:
+            snn = table[f"snn_{step}"].to_numpy()
+            error = 100 * float((snn != labels[chosen]).mean())
+            agreement = 100 * float((snn == ann[chosen]).mean())
+            rows.append(base | {"steps": step, "seed": case.seed, "images": len(chosen), "ann_error": ann_error,
+                                "snn_error": error, "agreement": agreement})  # fmt: skip
+    table = pd.DataFrame(rows)
+    grouped = table.groupby(["network", "thresholds", "reset", "steps"], sort=False)
+    result = grouped.agg(
+        images=("images", "first"),
+        seeds=("seed", "count"),
+        ann_error=("ann_error", "first"),
+        snn_error=("snn_error", "mean"),
+        snn_error_sd=("snn_error", "std"),
+        agreement=("agreement", "mean"),
+    ).reset_index()
+    result.insert(9, "increment", result["snn_error"] - result["ann_error"])
+    return result.round(4)
+
+
+def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint) -> pd.DataFrame:
+    """Spikes per neuron of each layer, and AC and MAC operations for an image; mean over images and seeds."""
+    spec = checkpoint.spec
+    rows = []
+    for case, table in cases:
+        driven = sum(spec.macs(p) for p in spec.projections if p.pre != spec.input.name)
+        row = {"network": spec.name, "thresholds": case.thresholds.rsplit(" ", 1)[0], "reset": case.reset, "steps": case.steps}
+        row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
+        row |= {"mac_per_image": driven, "ac_mac_ratio": table["ac"].mean() / driven}
+        for population in (spec.input, *spec.spiking):
+            row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
+        rows.append(row)
+    keys = ["network", "thresholds", "reset", "steps"]
+    return pd.DataFrame(rows).groupby(keys, sort=False).mean().reset_index().round(6)
