@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from cycler import cycler
@@ -29,9 +30,12 @@ COLOURS = {
 }
 INK, MUTED = "#222222", "#767676"
 DPI = 200
-FORMATS = {"png": {}, "pdf": {"metadata": {"CreationDate": None}}}  # the same figure gives the same file
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {},
+    "pdf": {"metadata": {"CreationDate": None}},
+}  # the same figure gives the same file
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: figures look the same everywhere
     "font.size": 7.5,

@@ -31,11 +31,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
     parser.add_argument("--method", choices=METHODS, default="spike-norm")
-    parser.add_argument("--data", default="cifar10", metavar="NAME|DIR",
-                        help="cifar10 (downloaded once), a folder of its binary files, or a folder of images")  # fmt: skip
+    parser.add_argument(
+        "--data", default="cifar10", metavar="NAME|DIR",
+        help="cifar10 (downloaded once), a folder of its binary files, or a folder of images",
+    )  # fmt: skip
     parser.add_argument("--images", type=int, default=256, help="random training images")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image and layer")
-    parser.add_argument("--percentile", type=float, default=100.0, help="over the neurons of a layer; 100 is the maximum")
+    parser.add_argument(
+        "--percentile", type=float, default=100.0, help="over the neurons of a layer; 100 is the maximum"
+    )
     parser.add_argument("--runtime", choices=RUNTIMES, default="standalone")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="binaries side by side")
     parser.add_argument("--out", metavar="FILE", help="thresholds file; None puts it beside the checkpoint")

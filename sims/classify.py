@@ -163,7 +163,9 @@ def peak_memory() -> int:
 
 def add_network_options(parser: argparse.ArgumentParser, checkpoint: str) -> None:
     """Options that all commands on a spiking network share."""
-    parser.add_argument("--checkpoint", default=checkpoint, metavar="FILE", help="a file, or the name of a shipped network")
+    parser.add_argument(
+        "--checkpoint", default=checkpoint, metavar="FILE", help="a file, or the name of a shipped network"
+    )
     parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
     parser.add_argument("--seed", type=int, default=0, help="of the input spikes and of every random choice")
 
@@ -182,9 +184,13 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, checkpoint)
-    parser.add_argument("--standalone", dest="runtime", action="store_const", const="standalone", help="same as --runtime standalone")
+    parser.add_argument(
+        "--standalone", dest="runtime", action="store_const", const="standalone", help="same as --runtime standalone"
+    )
     parser.add_argument("--runtime", choices=RUNTIMES, default="cython", help="C++ binary, or in this process")
-    parser.add_argument("--synapses", choices=("shared", "explicit"), default="shared", help="shared weights or stock Synapses")
+    parser.add_argument(
+        "--synapses", choices=("shared", "explicit"), default="shared", help="shared weights or stock Synapses"
+    )
     parser.add_argument(
         "--data", default="cifar10-samples", metavar="NAME|DIR",
         help="cifar10-samples, cifar10 (downloaded once), a folder of its binary files, or a folder of images",
@@ -195,8 +201,10 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
         "--thresholds", default="spike-norm", metavar="FILE|METHOD",
         help=f"a file, or {' or '.join(METHODS)}: the file of that method beside the checkpoint",
     )  # fmt: skip
-    parser.add_argument("--raster", nargs="*", default=["conv1_1", "conv3_3", "conv5_3", "output"], metavar="POPULATION",
-                        help="populations whose spikes are kept and drawn")  # fmt: skip
+    parser.add_argument(
+        "--raster", nargs="*", default=["conv1_1", "conv3_3", "conv5_3", "output"], metavar="POPULATION",
+        help="populations whose spikes are kept and drawn",
+    )  # fmt: skip
     parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
     parser.add_argument("--out", default="output", metavar="DIR", help="where results go")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -215,7 +223,9 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     if path in METHODS:
         path = find_thresholds(options.checkpoint, path)
         if not path.is_file():
-            raise UserError(f"there are no thresholds {path}; make them with sims/calibrate.py --method {options.thresholds}")
+            raise UserError(
+                f"there are no thresholds {path}; make them with sims/calibrate.py --method {options.thresholds}"
+            )
     thresholds = load_thresholds(path, network)
     images = load_images(options.data, network.spec.input.shape[0], network.classes).first(options.images)
     out = writable_folder(options.out)
@@ -243,7 +253,10 @@ def print_result(result: Result) -> None:
     summary, seconds = result.summary, result.summary["seconds"]
     with pd.option_context("display.max_rows", 60, "display.width", 120):
         print(result.table.to_string(index=False) if len(result.table) <= 100 else result.table)
-    percent = {key: "unknown" if summary[key] is None else f"{100 * summary[key]:.2f} %" for key in ("ann_accuracy", "snn_accuracy")}
+    percent = {
+        key: "unknown" if summary[key] is None else f"{100 * summary[key]:.2f} %"
+        for key in ("ann_accuracy", "snn_accuracy")
+    }
     rates = summary["spikes_per_neuron"]
     print(f"\nnetwork        {summary['settings']['network']}, trained to {trained_to(summary)}")
     print(f"ANN accuracy   {percent['ann_accuracy']} of {summary['images']} images")
@@ -278,18 +291,26 @@ def save_result(
     write_atomically(files[3], json.dumps(result.summary, indent=1) + "\n")
 
     known = (images.labels >= 0).all()
-    shown = {
-        "images": images.images,
-        "labels": images.labels if known else None,
-        "classes": images.classes,
-        "presentations": range(min(result.summary["settings"]["raster_images"], len(images))),
-    }
+    shown = range(min(result.summary["settings"]["raster_images"], len(images)))
+
+    def draw(names: Sequence[str]) -> Figure:
+        drawn = raster(
+            recording,
+            names,
+            presentations=shown,
+            images=images.images,
+            labels=images.labels if known else None,
+            classes=images.classes,
+        )
+        assert isinstance(drawn, Figure)
+        return drawn
+
     steps = np.unique(np.geomspace(10, recording.steps, 60).astype(int)) if recording.steps > 10 else [recording.steps]
     with style():
         for name in rasters:
-            files += save(raster(recording, [name], **shown), out / f"raster_{name}")
+            files += save(draw([name]), out / f"raster_{name}")
         if len(rasters) > 1:
-            files += save(raster(recording, rasters, **shown), out / "raster")
+            files += save(draw(rasters), out / "raster")
         figure = Figure()
         ax = figure.add_subplot()
         if known:

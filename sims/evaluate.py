@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
@@ -42,17 +41,23 @@ RETRIES = 2
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
-    parser.add_argument("--data", default="cifar10", metavar="NAME|DIR",
-                        help="cifar10 (downloaded once), cifar10-samples, a folder of CIFAR-10's binary files or of images")  # fmt: skip
+    parser.add_argument(
+        "--data", default="cifar10", metavar="NAME|DIR",
+        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, or a folder of images",
+    )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
     parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
-    parser.add_argument("--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
-                        help=f"files, or {' and '.join(METHODS)}: the files of those methods beside the checkpoint")  # fmt: skip
+    parser.add_argument(
+        "--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
+        help=f"files, or {' and '.join(METHODS)}: the files of those methods beside the checkpoint",
+    )  # fmt: skip
     parser.add_argument("--resets", nargs="+", choices=("zero", "subtract"), default=["zero"])
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the local cluster")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, in place of the local cluster")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a running Dask scheduler, in place of the local cluster"
+    )
     parser.add_argument("--out", default="output/evaluation", metavar="DIR", help="where shards and tables go")
     return parser.parse_args()
 

@@ -60,7 +60,7 @@ class Case:
     @property
     def reported(self) -> tuple[int, ...]:
         """The steps at which predictions are kept."""
-        return tuple(step for step in REPORTED_STEPS if step < self.steps) + (self.steps,)
+        return (*(step for step in REPORTED_STEPS if step < self.steps), self.steps)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def run_shard(
     for step in case.reported:
         columns[f"snn_{step}"] = recording.predictions(step).astype(np.int16)
     for population in (spec.input, *spec.spiking):
-        columns[f"spikes_{population.name}"] = recording.spike_counts(population.name).sum(axis=(1, 2, 3), dtype=np.int64)
+        columns[f"spikes_{population.name}"] = recording.spike_counts(population.name).sum(
+            axis=(1, 2, 3), dtype=np.int64
+        )
     for name, by_input in (("ac", False), ("ac_input", True)):
         chosen = [p for p in spec.projections if (p.pre == spec.input.name) == by_input]
         columns[name] = sum(recording.synaptic_operations(p) for p in chosen)
@@ -118,7 +120,9 @@ def write_shard(table: pd.DataFrame, shard: Shard, folder: Path) -> None:
     path = shard.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata({"case": json.dumps(asdict(shard.case))})
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(
+        {"case": json.dumps(asdict(shard.case))}
+    )
     pq.write_table(arrow, content)
     write_atomically(path, content.getvalue())
 
@@ -201,7 +205,12 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Che
     rows = []
     for case, table in cases:
         driven = sum(spec.macs(p) for p in spec.projections if p.pre != spec.input.name)
-        row = {"network": spec.name, "thresholds": case.thresholds.rsplit(" ", 1)[0], "reset": case.reset, "steps": case.steps}
+        row = {
+            "network": spec.name,
+            "thresholds": case.thresholds.rsplit(" ", 1)[0],
+            "reset": case.reset,
+            "steps": case.steps,
+        }
         row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
         row |= {"mac_per_image": driven, "ac_mac_ratio": table["ac"].mean() / driven}
         for population in (spec.input, *spec.spiking):

@@ -75,7 +75,7 @@ class Frame:
 
     def __init__(self, snn: SpikingNetwork, given: RunInput, progress: Progress | None) -> None:
         self.snn, self.given, self.progress = snn, given, progress
-        self.keys = presentation_keys(given.seed, given.ids)
+        self.keys = presentation_keys(given.seed, given.numbers)
         self.step = 0
         presentations, steps = len(given.x), given.steps
         self.counts = np.zeros((presentations, sum(snn.counted.values())), dtype=np.uint16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from brian2 import Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, ms
+from brian2 import Group, Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, ms
 
 from netspec.spec import NetSpec, Population, Projection
 from sims.recording import counted_groups
@@ -162,7 +162,7 @@ class Presentation(TemplateRunner):
     def __init__(self, snn: SpikingNetwork, when: str) -> None:
         output = snn.spec.output.name
         potentials = [(p.name, p.size) for p in snn.spec.populations[1:]]
-        references = {}
+        references: dict[str, tuple[Group, str]] = {}
         if when == "start":
             references |= {f"rates_{sign}": (snn[f"input_{sign}"], "rates") for sign in ("on", "off")}
             references |= {f"v_{name}": (snn[name], "v") for name, _ in potentials}

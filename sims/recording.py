@@ -150,7 +150,10 @@ class Recording:
             spec = NetSpec.from_dict(header["spec"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no recording of this project, or truncated ({error})") from error
-        named = {kind: {k.split(" ", 1)[1]: v for k, v in arrays.items() if k.startswith(kind)} for kind in ("raster", "peak")}
+        named = {
+            kind: {k.split(" ", 1)[1]: v for k, v in arrays.items() if k.startswith(kind)}
+            for kind in ("raster", "peak")
+        }
         return cls(
             spec,
             header["steps"],

@@ -34,11 +34,12 @@ class ReferenceSimulator:
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images and give back what was recorded; every number as from the Brian2 simulators."""
         spec, given = self.spec, run_input.checked(self.spec)
-        keys = presentation_keys(given.seed, given.ids)
+        keys = presentation_keys(given.seed, given.numbers)
         v = {p.name: self._zeros(len(given.x), p.shape) for p in spec.populations[1:]}
         counts = {name: self._zeros(len(given.x), self._shape(name)) for name in counted_groups(spec)}
         peaks = {name: self._zeros(1, spec[name].shape)[0] for name in given.measured}
-        output_v, fired = [], {name: [] for name in (spec.output.name, *given.rasters)}
+        output_v: list[np.ndarray] = []
+        fired: dict[str, list[np.ndarray]] = {name: [] for name in (spec.output.name, *given.rasters)}
         for step in range(given.steps):
             shown = np.stack([input_spikes(x, key, step) for x, key in zip(given.x, keys, strict=True)])
             signed = torch.from_numpy(shown.transpose(0, 3, 1, 2).astype(np.float32)).to(self.device)
@@ -46,7 +47,7 @@ class ReferenceSimulator:
             groups = {"input_on": (signed > 0).float(), "input_off": (signed < 0).float()}
             for population in spec.populations[1:]:
                 name = population.name
-                arriving = sum(self._arriving(p, spikes[p.pre]) for p in spec.incoming(name))
+                arriving = torch.stack([self._arriving(p, spikes[p.pre]) for p in spec.incoming(name)]).sum(0)
                 if population.kind == "relay":
                     spikes[name] = arriving
                     continue

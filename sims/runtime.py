@@ -75,20 +75,23 @@ class RunInput:
             if not threshold > 0:
                 raise UserError(f"the threshold of {population.name} must be a positive number, got {threshold}")
             thresholds[population.name] = float(np.float32(threshold))
-        ids = np.arange(len(x)) if self.ids is None else np.asarray(self.ids)
         rasters = tuple(dict.fromkeys(name for name in self.rasters if name != spec.output.name))
         return RunInput(
-            x, thresholds, self.steps, self.seed, ids, rasters, self.raster_presentations, tuple(self.measured)
+            x, thresholds, self.steps, self.seed, self.numbers, rasters, self.raster_presentations, tuple(self.measured)
         )
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of each image: ``ids``, or from 0 on."""
+        return np.arange(len(self.x)) if self.ids is None else np.asarray(self.ids)
 
     def describe(self) -> dict:
         """The settings as plain data."""
-        assert self.ids is not None
         return {
             "steps": self.steps,
             "seed": self.seed,
             "images": len(self.x),
-            "first_image": int(self.ids[0]),
+            "first_image": int(self.numbers[0]),
             "thresholds": dict(self.thresholds),
             "rasters": list(self.rasters),
             "raster_presentations": self.raster_presentations,

@@ -55,6 +55,8 @@ class StandaloneSimulator:
     ----------
     seconds : dict of str to float
         Time spent on 'build' (code generation) and 'compile'; 0 if the binary was there.
+    peak_memory : int
+        Most memory that the binary's last run held, in bytes.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class StandaloneSimulator:
     ) -> None:
         self.spec, self.synapses = spec, synapses
         self.seconds = {"build": 0.0, "compile": 0.0}
+        self.peak_memory = 0
         compiled_in = weights if synapses == "explicit" else {}
         key = digest(spec, compiled_in, [synapses, reset, toolchain(), sources()])
         cache = writable_folder(cache_folder())
@@ -84,7 +87,9 @@ class StandaloneSimulator:
     def _compile(self, weights: Mapping[str, np.ndarray], synapses: str, reset: str, quiet: bool) -> None:
         for program in (os.environ.get("CXX", "g++"), "make"):
             if not shutil.which(program):
-                raise UserError(f"no C++ compiler found ({program} is missing): install g++ and make, or choose --runtime numpy")
+                raise UserError(
+                    f"no C++ compiler found ({program} is missing): install g++ and make, or choose --runtime numpy"
+                )
         self.folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=f".{self.folder.name}-") as folder:
             project = Path(folder, "project")
@@ -115,7 +120,7 @@ class StandaloneSimulator:
 
     def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
         given.x.tofile(results / "images.f32")
-        presentation_keys(given.seed, given.ids).tofile(results / "keys.u64")
+        presentation_keys(given.seed, given.numbers).tofile(results / "keys.u64")
         lines = {
             "weights": self.weights,
             "images": results / "images.f32",
@@ -132,7 +137,7 @@ class StandaloneSimulator:
         largest = float(np.finfo(np.float32).max)
         arguments = [f"{name}.v_th={min(value, largest)!r}" for name, value in given.thresholds.items()]
         arguments += [f"{name}.measured=1" for name in given.measured]
-        command = [self.folder / "main", "--results_dir", f"{results}/", results / "input.txt", *arguments]
+        command = [str(self.folder / "main"), "--results_dir", f"{results}/", str(results / "input.txt"), *arguments]
         process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None and process.stderr is not None
@@ -140,12 +145,14 @@ class StandaloneSimulator:
                 if progress and line.strip().isdigit():
                     progress(int(line))
             message = process.stderr.read().strip()
-            status = process.wait()
+            status, self.peak_memory = finish(process)
         finally:
             process.kill()
             process.wait()
         if status:
-            raise UserError(f"the simulation ended with status {status}: {message or 'killed, perhaps for want of memory'}")
+            raise UserError(
+                f"the simulation ended with status {status}: {message or 'killed, perhaps for want of memory'}"
+            )
 
     def _collect(self, given: RunInput, results: Path) -> Recording:
         presentations = len(given.x)
@@ -167,6 +174,13 @@ class StandaloneSimulator:
     def _result(self, results: Path, name: str) -> np.ndarray:
         array = self.arrays[name]
         return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+
+def finish(process: subprocess.Popen) -> tuple[int, int]:
+    """Wait for the end of a process; returns its exit status and its peak memory in bytes."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def generate(
@@ -234,7 +248,12 @@ def compile_project(project: Path, flags: str, quiet: bool) -> None:
     with open(project / "make.log", "w") as log, tqdm(total=total, desc="compiling", unit="file", disable=quiet) as bar:
         command = [compiler, "-c", "-Wno-write-strings", *flags.split(), "-I.", "-x", "c++-header", header.name]
         status = subprocess.call(command, cwd=project, stdout=log, stderr=log)
-        command = ["make", f"-j{os.cpu_count() or 1}", f"CXX={compiler}", f"OPTIMISATIONS={flags} -include {header.name}"]
+        command = [
+            "make",
+            f"-j{os.cpu_count() or 1}",
+            f"CXX={compiler}",
+            f"OPTIMISATIONS={flags} -include {header.name}",
+        ]
         process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
         try:
             while status == 0 and process.poll() is None:

@@ -16,7 +16,7 @@ __all__ = ["input_spikes", "presentation_keys"]
 def presentation_keys(seed: int, ids: np.ndarray) -> np.ndarray:
     """Keys of the spike trains of images, uint64: a function of the seed and the image's number alone."""
     with np.errstate(over="ignore"):
-        stream = splitmix64(np.uint64(seed % 2**64) + GOLDEN)
+        stream = splitmix64(np.asarray(seed % 2**64, dtype=np.uint64) + GOLDEN)
         return splitmix64(stream + (np.asarray(ids).astype(np.uint64) + np.uint64(1)) * GOLDEN)
 
 

@@ -71,7 +71,9 @@ def load_thresholds(path: str | os.PathLike, checkpoint: Checkpoint) -> Threshol
     if thresholds.checkpoint != checkpoint.digest:
         raise UserError(f"{path} holds the thresholds of another checkpoint; run sims/calibrate.py for this one")
     if list(values) != [population.name for population in checkpoint.spec.spiking]:
-        raise UserError(f"{path}: thresholds of {', '.join(values)} do not fit the populations of {checkpoint.spec.name}")
+        raise UserError(
+            f"{path}: thresholds of {', '.join(values)} do not fit the populations of {checkpoint.spec.name}"
+        )
     if not all(math.isfinite(value) and value > 0 for value in values.values()):
         raise UserError(f"{path}: thresholds must be positive and finite; run sims/calibrate.py again")
     return thresholds

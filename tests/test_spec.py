@@ -149,9 +149,10 @@ def test_spec_error_is_told_to_the_user_in_one_line():
     assert issubclass(SpecError, UserError)
 
 
-def test_description_cannot_be_changed():
+@pytest.mark.parametrize("part", [INPUT, CONV, net()])
+def test_description_cannot_be_changed(part):
     with pytest.raises(FrozenInstanceError):
-        net().name = "other"
+        part.kind = "if"
 
 
 # What it holds
@@ -165,6 +166,7 @@ def test_network_finds_its_parts():
     assert spec.incoming("hidden") == (CONV,) == spec.outgoing("input")
     assert spec.outgoing("output") == ()
     assert CONV.name == "input_to_hidden"
+    assert not CONV.residual
 
 
 def test_relay_is_not_among_the_spiking_populations():
@@ -178,6 +180,8 @@ def test_neurons_and_weights_are_counted():
     assert spec.weight_shape(CONV) == (3, 2, 3, 3)
     assert spec.weight_shape(DENSE) == (5, 2 * 3 * 3)  # pooled 4x6 is 2x3
     assert spec.parameters() == 3 * 2 * 9 + 5 * 18
+    spec, dense = joined(Population("input", (6, 9, 2), kind="input"), (1, 1, 5), kind="dense", pool=3)
+    assert spec.weight_shape(dense) == (5, 2 * 3 * 2)
 
 
 def test_identity_has_synapses_but_no_weights_and_no_macs():

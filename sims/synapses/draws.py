@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["splitmix64", "spike_probability_draws"]
+__all__ = ["spike_probability_draws", "splitmix64"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
