@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.images)).hexdigest()
 
     def subset(self, indices: np.ndarray | slice) -> ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.source)
@@ -161,7 +167,10 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
 
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            if file.mode.startswith("I"):  # 16 bits of grey: convert() would cut off all above 255
+                image = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
+            else:
+                image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image, or broken ({error})") from error
     return np.asarray(image if size is None else ImageOps.fit(image, (size, size)))

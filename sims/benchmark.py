@@ -23,7 +23,7 @@ from netspec.checkpoint import write_atomically
 from netspec.errors import UserError, run_command, writable_folder
 from netspec.spec import NetSpec
 from netspec.vgg import vgg16
-from sims.runtime import RunInput, Simulator
+from sims.runtime import MOST_STEPS, RunInput, Simulator
 from sims.standalone import StandaloneSimulator
 
 
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def random_weights(spec: NetSpec, seed: int) -> dict[str, np.ndarray]:
     """Normal weights of variance 2 / fan-in."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed % 2**64)
     weights = {}
     for projection in spec.projections:
         if projection.weighted:
@@ -98,11 +98,15 @@ def main() -> None:
     options = parse_arguments()
     if options.repetitions < 1 or not all(0 < activity < 1 for activity in options.activity):
         raise UserError("--repetitions must be at least 1, each --activity between 0 and 1")
+    if not 0 < options.width < np.inf or not 1 <= options.steps <= MOST_STEPS:
+        raise UserError(f"--width must be positive, --steps from 1 to {MOST_STEPS}")
     out = Path(options.out)
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
     writable_folder(out.parent)
     spec = vgg16("cifar10", width=options.width)
     weights = random_weights(spec, options.seed)
-    x = np.random.default_rng(options.seed).uniform(-1, 1, (1, *spec.input.shape)).astype(np.float32)
+    x = np.random.default_rng(options.seed % 2**64).uniform(-1, 1, (1, *spec.input.shape)).astype(np.float32)
     simulator = StandaloneSimulator(spec, weights)
     synapses = sum(spec.synapses(projection) for projection in spec.projections)
     print(f"{spec.name}: {spec.neurons():,} neurons, {synapses:,} synapses held as {spec.parameters():,} weights")

@@ -52,10 +52,12 @@ def main() -> None:
         raise UserError("--percentile must be in (0, 100], --workers at least 1")
     checkpoint = load_checkpoint(options.checkpoint)
     out = Path(options.out) if options.out else find_thresholds(options.checkpoint, options.method)
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
     writable_folder(out.parent)
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
     images.first(options.images)  # complains if there are not as many
-    chosen = np.random.default_rng(options.seed).choice(len(images), options.images, replace=False)
+    chosen = np.random.default_rng(options.seed % 2**64).choice(len(images), options.images, replace=False)
     x = checkpoint.encode(images.subset(np.sort(chosen)).images)
     thresholds = Thresholds(
         {}, options.method, checkpoint.digest, options.percentile, options.images, images.source, options.seed
@@ -77,7 +79,10 @@ def run_spike_norm(options, checkpoint, x, thresholds: Thresholds, out: Path) ->
     settings = asdict(thresholds)
     known: dict[str, float] = {}
     if unfinished.is_file():
-        earlier = json.loads(unfinished.read_text())
+        try:
+            earlier = json.loads(unfinished.read_text())
+        except ValueError:  # a broken file is as good as none
+            earlier = {"settings": None}
         if earlier["settings"] == settings:
             known = earlier["values"]
             print(f"going on behind {list(known)[-1]}")

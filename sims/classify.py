@@ -125,6 +125,7 @@ def classify(
         }
     )
     known = labels >= 0
+    ratio = ac_mac_ratio(recording)
     operations = {p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections}
     summary = {
         "images": len(x),
@@ -133,7 +134,7 @@ def classify(
         "agreement": float((ann == snn).mean()),
         "agreeing_images": int((ann == snn).sum()),
         "spikes_per_neuron": recording.spikes_per_neuron(),
-        "ac_mac_ratio": ac_mac_ratio(recording),
+        "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
         "synaptic_operations": operations,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory(),
@@ -185,8 +186,9 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, checkpoint)
     parser.add_argument(
-        "--standalone", dest="runtime", action="store_const", const="standalone", help="same as --runtime standalone"
-    )
+        "--standalone", dest="runtime", action="store_const", const="standalone", default=argparse.SUPPRESS,
+        help="same as --runtime standalone",
+    )  # fmt: skip
     parser.add_argument("--runtime", choices=RUNTIMES, default="cython", help="C++ binary, or in this process")
     parser.add_argument(
         "--synapses", choices=("shared", "explicit"), default="shared", help="shared weights or stock Synapses"
@@ -210,6 +212,8 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
 
+    if options.raster_images < 1:
+        raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
     network = load_checkpoint(options.checkpoint)
     if not network.spec.name.startswith(architecture):
         raise UserError(f"{options.checkpoint} is a {network.spec.name}; this command runs a {architecture}")
@@ -263,7 +267,8 @@ def print_result(result: Result) -> None:
     print(f"SNN accuracy   {percent['snn_accuracy']} after {summary['settings']['steps']} steps")
     print(f"agreement      {summary['agreeing_images']} of {summary['images']} images")
     print("spikes/neuron  " + " ".join(f"{name} {rate:.1f}" for name, rate in rates.items()))
-    print(f"AC/MAC ratio   {summary['ac_mac_ratio']:.3f} (layers driven by IF neurons)")
+    ratio = summary["ac_mac_ratio"]
+    print(f"AC/MAC ratio   {'unknown' if ratio is None else f'{ratio:.3f}'} (layers driven by IF neurons)")
     print("seconds        " + " ".join(f"{phase} {spent:.2f}" for phase, spent in seconds.items()))
     print(f"peak memory    {summary['peak_memory_bytes'] / 1e6:.0f} MB")
 

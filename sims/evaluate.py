@@ -8,9 +8,13 @@ give --scheduler ADDRESS.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -32,10 +36,14 @@ from sims.evaluation import (
     summary_table,
     write_shard,
 )
-from sims.runtime import open_simulator
+from sims.runtime import RunInput, open_simulator
 from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
 
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
 RETRIES = 2
+PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,24 +75,28 @@ def main() -> None:
     if min(options.seeds, options.shard, options.workers) < 1:
         raise UserError("--seeds, --shard and --workers must be at least 1")
     checkpoint = load_checkpoint(options.checkpoint)
-    images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes).first(options.images)
+    everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
+    images = everything.first(options.images)
     if (images.labels < 0).any():
         raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
-    out = writable_folder(options.out)
+    x = checkpoint.encode(images.images)
     balanced = {}
     for choice in options.thresholds:
         path = find_thresholds(options.checkpoint, choice) if choice in METHODS else choice
         thresholds = load_thresholds(path, checkpoint)
+        RunInput(x[: options.shard], thresholds.values, options.steps).checked(checkpoint.spec)
         balanced[name_thresholds(thresholds)] = thresholds
+    out = writable_folder(options.out)
+    data = f"{everything.source} {everything.digest[:8]}"  # a folder's images may change
     cases = [
-        Case(checkpoint.digest, name, images.source, reset, options.seed + k, options.steps)
+        Case(checkpoint.digest, name, data, reset, options.seed + k, options.steps)
         for name in balanced
-        for reset in options.resets
+        for reset in dict.fromkeys(options.resets)
         for k in range(options.seeds)
     ]
     wanted = {case: list(shards(case, len(images), options.shard)) for case in cases}
     missing = [shard for case in cases for shard in wanted[case] if not is_finished(shard, out)]
-    ann = ann_predictions(checkpoint, checkpoint.encode(images.images))
+    ann = ann_predictions(checkpoint, x)
     failed = compute(missing, options, checkpoint, balanced, images, out) if missing else {}
 
     whole = [case for case in cases if not any(shard.case == case for shard in failed)]
@@ -110,14 +122,14 @@ def compute(
     out: Path,
 ) -> dict[Shard, BaseException]:
     """Run the missing shards on the cluster, keep each as it finishes; returns those that failed."""
-    from dask.distributed import Client, LocalCluster, as_completed
+    from dask.distributed import as_completed
 
-    for reset in options.resets:  # compiled once, before the workers look for it
-        open_simulator(checkpoint.spec, checkpoint.weights, "standalone", "shared", reset)
     failed: dict[Shard, BaseException] = {}
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
-    with cluster(options, LocalCluster) as address, Client(address) as client:
+    with cluster(options) as address, connect(address) as client:
+        for reset in options.resets:  # compiled once, before the workers look for it
+            open_simulator(checkpoint.spec, checkpoint.weights, "standalone", "shared", reset)
         network = client.scatter(checkpoint, broadcast=True)
         futures = {
             client.submit(
@@ -149,19 +161,34 @@ def compute(
     return failed
 
 
-def cluster(options: argparse.Namespace, local):
-    """The scheduler to talk to, as a context manager that gives its address."""
-    from contextlib import contextmanager
+@contextmanager
+def cluster(options: argparse.Namespace) -> Iterator[str]:
+    """The address of the scheduler to talk to: that of a local cluster, if none is given."""
+    from dask.distributed import LocalCluster
 
-    @contextmanager
-    def opened():
-        if options.scheduler:
-            yield options.scheduler
-            return
-        with local(n_workers=options.workers, threads_per_worker=1, dashboard_address=None, silence_logs=40) as made:
-            yield made.scheduler_address
+    if options.scheduler:
+        yield options.scheduler
+        return
+    workers = {"n_workers": options.workers, "threads_per_worker": 1}
+    with LocalCluster(**workers, dashboard_address=None, silence_logs=logging.ERROR) as made:
+        yield made.scheduler_address
 
-    return opened()
+
+@contextmanager
+def connect(address: str) -> Iterator[Client]:
+    """A client of the scheduler; raises UserError if none answers, or if it has no workers."""
+    from dask.distributed import Client
+
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address} ({error})") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise UserError(f"the Dask scheduler at {address} has no workers; start them, see --help") from error
+        yield client
 
 
 if __name__ == "__main__":

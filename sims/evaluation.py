@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Case:
     checkpoint, thresholds : str
         Digest of the network, and method and percentile of the thresholds with a digest of their values.
     data : str
-        Source of the images.
+        Source of the images, and a digest of their pixels.
     reset : {'zero', 'subtract'}
     seed : int
         Of the input spikes.
@@ -156,6 +157,14 @@ def read_shards(case: Case, wanted: Sequence[Shard], folder: Path) -> pd.DataFra
     return table
 
 
+def thresholds_names(cases: Sequence[tuple[Case, pd.DataFrame]]) -> dict[str, str]:
+    """Names for people: method and percentile, and the digest only where they do not tell thresholds apart."""
+    full = {case.thresholds for case, _ in cases}
+    short = {name: name.rsplit(" ", 1)[0] for name in full}
+    shared = Counter(short.values())
+    return {name: short[name] if shared[short[name]] == 1 else name for name in full}
+
+
 def summary_table(
     cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint, labels: np.ndarray, ann: np.ndarray
 ) -> pd.DataFrame:
@@ -173,12 +182,12 @@ def summary_table(
     pandas.DataFrame
         A row for each thresholds, reset and step: errors and increments in percent, images, seeds.
     """
-    spec = checkpoint.spec
+    spec, named = checkpoint.spec, thresholds_names(cases)
     rows = []
     for case, table in cases:
         chosen = table["image"].to_numpy()
         ann_error = 100 * float((ann != labels)[chosen].mean())
-        base = {"network": spec.name, "thresholds": case.thresholds.rsplit(" ", 1)[0], "reset": case.reset}
+        base = {"network": spec.name, "thresholds": named[case.thresholds], "reset": case.reset}
         for step in case.reported:
             snn = table[f"snn_{step}"].to_numpy()
             error = 100 * float((snn != labels[chosen]).mean())
@@ -201,13 +210,13 @@ def summary_table(
 
 def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint) -> pd.DataFrame:
     """Spikes per neuron of each layer, and AC and MAC operations for an image; mean over images and seeds."""
-    spec = checkpoint.spec
+    spec, named = checkpoint.spec, thresholds_names(cases)
     rows = []
     for case, table in cases:
         driven = sum(spec.macs(p) for p in spec.projections if p.pre != spec.input.name)
         row = {
             "network": spec.name,
-            "thresholds": case.thresholds.rsplit(" ", 1)[0],
+            "thresholds": named[case.thresholds],
             "reset": case.reset,
             "steps": case.steps,
         }

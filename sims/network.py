@@ -10,16 +10,16 @@ from brian2 import Group, Network, NeuronGroup, PoissonGroup, Synapses, defaultc
 from netspec.spec import NetSpec, Population, Projection
 from sims.recording import counted_groups
 from sims.synapses.codeobjects import TemplateRunner, is_standalone
-from sims.synapses.geometry import Geometry, connections, effective_weights, pack_kernel
+from sims.synapses.geometry import Geometry, as_convolution, connections, pack_kernel
 from sims.synapses.neurons import IFThresholder, PoissonThresholder
+from sims.synapses.packing import kernel_offsets
 from sims.synapses.shared import SharedProjection
 
-__all__ = ["DT", "RESETS", "SYNAPSES", "SpikingNetwork", "kernel_offsets", "packed_weights"]
+__all__ = ["DT", "RESETS", "SYNAPSES", "SpikingNetwork"]
 
 DT = 1 * ms  # the dynamics do not depend on it (section 4.2); one step is shown as 1 ms
 SYNAPSES = ("shared", "explicit")
 RESETS = {"zero": "v = 0", "subtract": "v -= v_th"}
-ALIGNMENT = 16  # kernels begin at multiples of so many weights
 
 IF_EQUATIONS = """
 v : 1                          # membrane potential, without leak (equation 2 of the paper)
@@ -52,6 +52,8 @@ class SpikingNetwork:
         connection. Both give the same spikes.
     reset : {'zero', 'subtract'}
         What a spike leaves of the membrane potential: nothing (the paper), or what exceeds the threshold.
+    half : bool
+        Shared synapses in C++ standalone are given their weights in half precision.
 
     Attributes
     ----------
@@ -68,12 +70,13 @@ class SpikingNetwork:
         weights: Mapping[str, np.ndarray] | None = None,
         synapses: str = "shared",
         reset: str = "zero",
+        half: bool = False,
     ) -> None:
         if synapses not in SYNAPSES or reset not in RESETS:
             raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {tuple(RESETS)}")
         if weights is None and not (synapses == "shared" and is_standalone()):
             raise ValueError("weights are needed, except for shared synapses in C++ standalone")
-        self.spec, self.synapses, self.reset = spec, synapses, reset
+        self.spec, self.synapses, self.reset, self.half = spec, synapses, reset, half
         defaultclock.dt = DT
         self.network = Network()
         self.network.schedule = time_step(spec)
@@ -83,7 +86,7 @@ class SpikingNetwork:
         self.projections: dict[str, SharedProjection | Synapses] = {}
         offsets = kernel_offsets(spec)
         for projection in spec.projections:
-            given = None if weights is None else effective_weights(spec, projection, weights.get(projection.name))
+            given = None if weights is None else as_convolution(spec, projection, weights.get(projection.name))
             self._project(projection, given, offsets.get(projection.name, 0))
         self.network.add(*self.groups.values(), *self.projections.values())
         if is_standalone():
@@ -128,7 +131,7 @@ class SpikingNetwork:
             geometry = Geometry.of(self.spec, projection)
             if self.synapses == "shared":
                 kernel = None if weights is None or geometry.identity else pack_kernel(geometry, weights)
-                made = SharedProjection(*ends, geometry, kernel, offset, sign, graded, when, name)
+                made = SharedProjection(*ends, geometry, kernel, offset, self.half, sign, graded, when, name)
             else:
                 assert weights is not None
                 made = explicit_synapses(*ends, geometry, sign * weights, graded, when, name)
@@ -142,8 +145,11 @@ def explicit_synapses(
     effect = "v_post += w * v_pre" if graded else "v_post += w"
     synapses = Synapses(pre, post, "w : 1 (constant)", on_pre=effect, delay=0 * ms, dtype=FLOATS, name=name)
     i, j, w = connections(geometry, weights)
-    synapses.connect(i=i, j=j)
-    synapses.w = w
+    if len(i):
+        synapses.connect(i=i, j=j)
+        synapses.w = w
+    else:  # padding and stride can leave nothing
+        synapses.connect(False)
     synapses.pre.when = when
     return synapses
 
@@ -194,25 +200,3 @@ def time_step(spec: NetSpec) -> list[str]:
     names = [population.name for population in spec.populations[1:]]
     layers = [f"{slot}_{name}" for name in names for slot in ("arrive", "fire", "reset")]
     return ["start", "groups", "thresholds", "fire_input", *layers, "synapses", "resets", "end"]
-
-
-def kernel_offsets(spec: NetSpec) -> dict[str, int]:
-    """Where each projection's kernel begins among the packed weights, and under ``''`` where they end."""
-    offsets, end = {}, 0
-    for projection in spec.projections:
-        if projection.weighted:
-            offsets[projection.name] = end
-            end += -(-Geometry.of(spec, projection).kernel_size // ALIGNMENT) * ALIGNMENT
-    return offsets | {"": end}
-
-
-def packed_weights(spec: NetSpec, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """All kernels one after another, as the compiled network reads them; float32."""
-    offsets = kernel_offsets(spec)
-    packed = np.zeros(offsets[""], dtype=np.float32)
-    for projection in spec.projections:
-        if projection.weighted:
-            geometry = Geometry.of(spec, projection)
-            kernel = pack_kernel(geometry, effective_weights(spec, projection, weights[projection.name]))
-            packed[offsets[projection.name] :][: kernel.size] = kernel
-    return packed

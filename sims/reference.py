@@ -13,7 +13,7 @@ from netspec.spec import NetSpec, Projection
 from sims.recording import Recording, counted_groups
 from sims.runtime import Progress, RunInput
 from sims.stimulus import input_spikes, presentation_keys
-from sims.synapses.geometry import effective_weights
+from sims.synapses.geometry import Geometry, as_convolution
 
 __all__ = ["ReferenceSimulator"]
 
@@ -26,7 +26,8 @@ class ReferenceSimulator:
     ) -> None:
         self.spec, self.reset, self.device = spec, reset, torch.device(device)
         self.weights = {
-            p.name: torch.from_numpy(effective_weights(spec, p, weights.get(p.name)).copy()).to(self.device)
+            p.name: torch.from_numpy(as_convolution(spec, p, weights.get(p.name)).copy()).to(self.device)
+            * Geometry.of(spec, p).scale
             for p in spec.projections
         }
 
@@ -65,7 +66,7 @@ class ReferenceSimulator:
                 groups[name] = spikes[name]
             for name, values in groups.items():
                 counts[name] += values
-            output_v.append(_neurons(v[spec.output.name]))
+            output_v.append(_neurons(v[spec.output.name]).copy())  # the tensor changes in place
             for name, events in fired.items():
                 shown_to = slice(None) if name == spec.output.name else slice(given.raster_presentations)
                 presentation, neuron = np.nonzero(_neurons(groups[name])[shown_to])

@@ -121,7 +121,15 @@ def ann_norm(
         Encoded training images, (images, height, width, channels).
     percentile : float
         Below 100: this percentile over the neurons, each with its own maximum over images.
+
+    Raises
+    ------
+    UserError
+        If the network has a junction, or a population whose ReLUs are never active.
     """
+    for population in spec.populations[1:]:
+        if len(spec.incoming(population.name)) > 1:
+            raise UserError(f"{population.name} is a junction: ANN-model normalisation needs layers with one input")
     ann = ANN.from_weights(spec, weights)
     largest: dict[str, torch.Tensor] = {}
     for part in np.array_split(x, max(1, len(x) // 64)):
@@ -132,11 +140,12 @@ def ann_norm(
     scale = {name: float(np.percentile(values.numpy(), percentile)) for name, values in largest.items()}
     scale[spec.input.name] = 1.0
     thresholds = {}
-    for population in spec.spiking:
-        incoming = spec.incoming(population.name)
-        if len(incoming) > 1:
-            raise UserError(f"{population.name} is a junction: ANN-model normalisation needs layers with one input")
+    for population in spec.populations[1:]:
+        pre = spec.incoming(population.name)[0].pre
+        if population.kind == "relay":  # passes on what spikes of its input stand for
+            scale[population.name] = scale[pre]
+            continue
         if not scale[population.name] > 0:
             raise UserError(f"no ReLU of {population.name} is active on any of {len(x)} images; use more of them")
-        thresholds[population.name] = float(np.float32(scale[population.name] / scale[incoming[0].pre]))
+        thresholds[population.name] = float(np.float32(scale[population.name] / scale[pre]))
     return thresholds

@@ -26,11 +26,13 @@ from netspec.spec import NetSpec
 from sims.recording import Recording, counted_groups
 from sims.runtime import Progress, RunInput
 from sims.stimulus import presentation_keys
+from sims.synapses.packing import fit_half, packed_weights
 
 __all__ = ["StandaloneSimulator", "cache_folder"]
 
 HERE = Path(__file__).parent
-PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", "run_input.h")
+OWN_HEADERS = ("run_input.h", "vectors.h")
+PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
 
 
@@ -68,23 +70,22 @@ class StandaloneSimulator:
         quiet: bool = False,
     ) -> None:
         self.spec, self.synapses = spec, synapses
+        half = synapses == "shared" and fit_half(weights)
         self.seconds = {"build": 0.0, "compile": 0.0}
         self.peak_memory = 0
         compiled_in = weights if synapses == "explicit" else {}
-        key = digest(spec, compiled_in, [synapses, reset, toolchain(), sources()])
+        key = digest(spec, compiled_in, [synapses, reset, half, toolchain(), sources()])
         cache = writable_folder(cache_folder())
         self.folder = cache / "binaries" / f"{spec.name}-{key[:16]}"
         if not (self.folder / "main").is_file():
-            self._compile(weights, synapses, reset, quiet)
+            self._compile(weights, synapses, reset, half, quiet)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
-        self.weights = cache / "weights" / f"{digest(spec, weights, [])[:32]}.f32"
+        self.weights = cache / "weights" / f"{digest(spec, weights, [])[:32]}.bin"
         if synapses == "shared" and not self.weights.is_file():
-            from sims.network import packed_weights
-
             self.weights.parent.mkdir(exist_ok=True)
             write_atomically(self.weights, packed_weights(spec, weights).tobytes())
 
-    def _compile(self, weights: Mapping[str, np.ndarray], synapses: str, reset: str, quiet: bool) -> None:
+    def _compile(self, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, quiet: bool) -> None:
         for program in (os.environ.get("CXX", "g++"), "make"):
             if not shutil.which(program):
                 raise UserError(
@@ -94,7 +95,7 @@ class StandaloneSimulator:
         with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=f".{self.folder.name}-") as folder:
             project = Path(folder, "project")
             start = time.perf_counter()
-            arrays, flags = generate(self.spec, weights, synapses, reset, project)
+            arrays, flags = generate(self.spec, weights, synapses, reset, half, project)
             write_atomically(project / "arrays.json", json.dumps(arrays))
             compiling = time.perf_counter()
             compile_project(project, flags, quiet)
@@ -184,7 +185,7 @@ def finish(process: subprocess.Popen) -> tuple[int, int]:
 
 
 def generate(
-    spec: NetSpec, weights: Mapping[str, np.ndarray], synapses: str, reset: str, project: Path
+    spec: NetSpec, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, project: Path
 ) -> tuple[dict[str, dict[str, str]], str]:
     """Write the C++ project of a network.
 
@@ -203,13 +204,14 @@ def generate(
     set_device("cpp_standalone", build_on_run=False)
     device = get_device()
     try:
-        device.headers.append('"run_input.h"')
+        device.headers.extend(f'"{header}"' for header in OWN_HEADERS)
         device.insert_code("before_start", "run_input::read(args);")
-        snn = SpikingNetwork(spec, weights if synapses == "explicit" else None, synapses, reset)
+        snn = SpikingNetwork(spec, weights if synapses == "explicit" else None, synapses, reset, half)
         snn.network.run(DT, namespace={})
         read_duration_at_run_time(device, snn.network.name)
         project.mkdir(parents=True)
-        shutil.copy(HERE / "synapses" / "run_input.h", project)
+        for header in OWN_HEADERS:
+            shutil.copy(HERE / "synapses" / header, project)
         device.build(directory=str(project), compile=False, run=False, with_output=False)
         arrays = {}
         for variable in device.arrays:

@@ -1,5 +1,62 @@
-"""One torch thread: the networks of the tests are too small to gain from more."""
+"""What all tests share: one torch thread, folders for compiled code, simulators that are built once."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
 import torch
+from brian2 import prefs
+from networks import NETWORKS, exact_weights
 
-torch.set_num_threads(1)
+from sims.runtime import Simulator, open_simulator
+
+torch.set_num_threads(1)  # the networks of the tests are too small to gain from more
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that compile for minutes, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: compiles for minutes; runs with --slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="compiles for minutes; run with --slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiled code goes neither into the user's caches nor comes from them.
+
+    Binaries are new in every session; Brian2 finds Cython modules by their full source text, so that they may
+    stay in pytest's own cache.
+    """
+    previous = os.environ.get("GOING_DEEPER_CACHE")
+    os.environ["GOING_DEEPER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    prefs.codegen.runtime.cython.cache_dir = str(request.config.cache.mkdir("cython"))
+    yield
+    if previous is None:
+        del os.environ["GOING_DEEPER_CACHE"]
+    else:
+        os.environ["GOING_DEEPER_CACHE"] = previous
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Callable[..., Simulator]:
+    """Simulators of the networks in ``networks.py``, with their exact weights; each is built once."""
+    built: dict[tuple[str, ...], Simulator] = {}
+
+    def get(network: str, runtime: str, synapses: str = "shared", reset: str = "zero") -> Simulator:
+        key = (network, runtime, synapses, reset)
+        if key not in built:
+            spec = NETWORKS[network]()
+            built[key] = open_simulator(spec, exact_weights(spec), runtime, synapses, reset, quiet=True)
+        return built[key]
+
+    return get

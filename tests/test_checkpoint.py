@@ -108,9 +108,17 @@ def test_shipped_network_is_found_by_name(path, trained, monkeypatch):
 
 def test_images_are_centred_scaled_and_clipped(trained):
     coded = replace(trained, mean=np.full((1, 1, 3), 0.5, np.float32), gain=4.0)
-    x = coded.encode(np.array([0, 102, 127, 153, 255], np.uint8).reshape(1, 1, 5, 1).repeat(3, axis=3))
-    assert x.dtype == np.float32
-    np.testing.assert_allclose(x[0, 0, :, 0], [-1, -0.4, 4 * (127 / 255 - 0.5), 0.4, 1], atol=1e-6)
+    images = np.full((2, 4, 4, 3), 127, np.uint8)
+    images[1, 0, :, 0] = 0, 102, 153, 255
+    x = coded.encode(images)
+    assert (x.dtype, x.shape) == (np.float32, images.shape)
+    np.testing.assert_allclose(x[1, 0, :, 0], [-1, -0.4, 0.4, 1], atol=1e-6)
+    np.testing.assert_allclose(x[0], 4 * (127 / 255 - 0.5), atol=1e-6)
+
+
+def test_images_of_another_shape_are_refused(trained):
+    with pytest.raises(UserError, match=r"small sees images of shape \(4, 4, 3\), got \(4, 5, 3\)"):
+        trained.encode(np.zeros((2, 4, 5, 3), np.uint8))
 
 
 def test_digest_changes_with_every_weight_and_the_input_coding(trained):

@@ -14,7 +14,7 @@ import numpy as np
 
 from netspec.spec import NetSpec, Projection
 
-__all__ = ["Geometry", "connections", "effective_weights", "pack_kernel", "unpack_kernel"]
+__all__ = ["Geometry", "as_convolution", "connections", "pack_kernel", "unpack_kernel"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Geometry:
         )
 
     @property
+    def scale(self) -> float:
+        """What average pooling leaves of a spike, exactly as a float32."""
+        return float(np.float32(1 / self.pool**2))
+
+    @property
     def kernel_size(self) -> int:
         """Number of weights that are kept."""
         return 0 if self.identity else self.channels * self.kernel_height * self.kernel_width * self.post_channels
@@ -80,15 +85,15 @@ class Geometry:
         return np.argsort(self.column_order)
 
 
-def effective_weights(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
-    """What one spike adds, ``[c_post][c_pre][ky][kx]`` in float32: the weights with average pooling folded in."""
+def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
+    """A projection's weights ``[c_post][c_pre][ky][kx]``, float32; without weights those of an identity."""
     geometry = Geometry.of(spec, projection)
     if weights is None:
         weights = np.eye(geometry.post_channels, geometry.channels, dtype=np.float32)[:, :, None, None]
     elif projection.kind == "dense":
         shape = (geometry.post_channels, geometry.kernel_height, geometry.kernel_width, geometry.channels)
         weights = weights.reshape(shape).transpose(0, 3, 1, 2)
-    return weights.astype(np.float32) / np.float32(projection.pool**2)
+    return weights.astype(np.float32)
 
 
 def pack_kernel(geometry: Geometry, weights: np.ndarray) -> np.ndarray:
@@ -109,7 +114,7 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     ----------
     geometry : Geometry
     weights : numpy.ndarray
-        ``[c_post][c_pre][ky][kx]``, from :func:`effective_weights`.
+        ``[c_post][c_pre][ky][kx]``, from :func:`as_convolution`.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     x, column, kx = x_pairs[ix].T
     pre = (y * g.width + x) * g.channels + c_pre[ic]
     post = (row * g.post_width + column) * g.post_channels + c_post[ic]
-    return pre.astype(np.int32), post.astype(np.int32), weights[c_post[ic], c_pre[ic], ky, kx]
+    return pre.astype(np.int32), post.astype(np.int32), weights[c_post[ic], c_pre[ic], ky, kx] * np.float32(g.scale)
 
 
 def _pairs(size: int, post_size: int, kernel: int, geometry: Geometry) -> np.ndarray:

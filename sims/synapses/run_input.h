@@ -20,7 +20,7 @@
 namespace run_input {
 
 struct Input {
-    const float* weights = nullptr;
+    const void* weights = nullptr;  // kernels one after another, in float or half precision
     const float* images = nullptr;  // presentations x input neurons, in [-1, 1]
     const uint64_t* keys = nullptr;
     int64_t presentations = 0;
@@ -63,7 +63,7 @@ inline void read(std::vector<std::string>& arguments) {
     Input& input = get();
     std::string key, value;
     while (file >> key && std::getline(file >> std::ws, value)) {
-        if (key == "weights") input.weights = static_cast<const float*>(map_file(value));
+        if (key == "weights") input.weights = map_file(value);
         if (key == "images") input.images = static_cast<const float*>(map_file(value));
         if (key == "keys") input.keys = static_cast<const uint64_t*>(map_file(value));
         if (key == "presentations") input.presentations = std::atoll(value.c_str());

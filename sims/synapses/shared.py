@@ -26,9 +26,11 @@ class SharedProjection(TemplateRunner):
         ``pre`` has spikes; ``post`` has ``v`` and, as a sign that input has come, ``received``.
     geometry : Geometry
     kernel : numpy.ndarray
-        What one spike adds, packed by ``pack_kernel``; float32. Not used in C++ standalone.
+        Weights, packed by ``pack_kernel``; float32. Not used in C++ standalone.
     offset : int
         Where the kernel begins in the file of all weights, in numbers (C++ standalone).
+    half : bool
+        Whether the weights in that file have half precision.
     sign : {1, -1}
         Factor on all weights: -1 for spikes of negative inputs.
     graded : bool
@@ -44,6 +46,7 @@ class SharedProjection(TemplateRunner):
         geometry: Geometry,
         kernel: np.ndarray | None = None,
         offset: int = 0,
+        half: bool = False,
         sign: int = 1,
         graded: bool = False,
         when: str = "synapses",
@@ -59,6 +62,8 @@ class SharedProjection(TemplateRunner):
         settings = asdict(geometry) | {
             "pre_size": len(pre),
             "sign": sign,
+            "scale": geometry.scale,
+            "weight_type": "vectors::half" if half else "float",
             "graded": graded,
             "offset": offset,
             "column_place": geometry.column_place.tolist(),

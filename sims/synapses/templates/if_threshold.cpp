@@ -21,20 +21,16 @@
     const float threshold = {{get_array_name(variables['v_th'])}}[0];
     int32_t n_spikes = 0;
     auto fire = [&](const int i) {
-        if (potential[i] >= threshold) {
-            spikes[n_spikes++] = i;
-            potential[i] {{ '-= threshold' if subtract else '= 0' }};
-            count[i]++;
-        }
+        spikes[n_spikes++] = i;
+        potential[i] {{ '-= threshold' if subtract else '= 0' }};
+        count[i]++;
     };
-    // most blocks hold no spike: look at a whole block at once, and closer only where there is one
-    for (int start = 0; start < {{n // block * block}}; start += {{block}}) {
-        int any = 0;
-        for (int k = 0; k < {{block}}; k++) any |= potential[start + k] >= threshold;
-        if (any)
-            for (int k = 0; k < {{block}}; k++) fire(start + k);
-    }
-    for (int i = {{n // block * block}}; i < {{n}}; i++) fire(i);
+    // most blocks hold no spike
+    for (int start = 0; start < {{n // block * block}}; start += {{block}})
+        for (uint64_t mask = vectors::reached(potential + start, threshold); mask; mask &= mask - 1)
+            fire(start + __builtin_ctzll(mask));
+    for (int i = {{n // block * block}}; i < {{n}}; i++)
+        if (potential[i] >= threshold) fire(i);
     spikes[{{n}}] = n_spikes;
     {% if subtract %}
     if (n_spikes) received[0] = 1;  // a neuron may still be above threshold

@@ -7,20 +7,27 @@
     {{get_array_name(variables['_post_received'])}}[0] = 1;
     float* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
     {% if not g.identity %}
-    static const float* const kernel = run_input::get().weights + {{g.offset}};
+    static const {{g.weight_type}}* const kernel = static_cast<const {{g.weight_type}}*>(run_input::get().weights) + {{g.offset}};
     static const int place[] = { {{g.column_place | join(', ')}} };
     {% endif %}
+    {% set scale = '%.9ef' % (g.sign * g.scale) %}
+    {% set row_size = g.kernel_width * g.post_channels %}
+    {# a large kernel comes from far away: ask for the next spike's rows while adding this one's #}
+    {% set prefetched = g.channels * g.kernel_height * row_size > 200000 %}
     for (int32_t s = 0; s < n_spikes; s++) {
         const int32_t i = {{spikes}}[s];
         const int c = i % {{g.channels}};
         const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
         const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.padding}};
+        {% if prefetched and not g.identity %}
+        const int next = s + 1 < n_spikes ? {{spikes}}[s + 1] % {{g.channels}} : c;
+        {% endif %}
         {% if g.graded %}
         const float graded = {{get_array_name(variables['_pre_v'])}}[i];
         {% endif %}
         {% if g.identity %}
         if (x % {{g.stride}} || y % {{g.stride}}) continue;
-        const float weight = {{g.sign}} * (1.0f / {{g.pool * g.pool}}){% if g.graded %} * graded{% endif %};
+        const float weight = {{scale}}{% if g.graded %} * graded{% endif %};
         potentials[(y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}}) * {{g.post_channels}} + c] += weight;
         {% else %}
         // rows and columns of post whose kernel covers the spike
@@ -33,13 +40,17 @@
         const int column = place[x - first * {{g.stride}}];
         for (int row = first_row; row <= last_row; row++) {
             const size_t kernel_row = c * {{g.kernel_height}} + (y - row * {{g.stride}});
-            const float* __restrict const w = kernel + (kernel_row * {{g.kernel_width}} + column) * {{g.post_channels}};
-            float* __restrict const v = potentials + ((size_t)row * {{g.post_width}} + first) * {{g.post_channels}};
-            {% set term = ('-' if g.sign < 0 else '+') + '= w[k]' + (' * graded' if g.graded else '') %}
-            if (n == {{g.kernel_width * g.post_channels}}) {  // not at a border: the length is known to the compiler
-                for (int k = 0; k < {{g.kernel_width * g.post_channels}}; k++) v[k] {{term}};
+            const auto* const w = kernel + (kernel_row * {{g.kernel_width}} + column) * {{g.post_channels}};
+            float* const v = potentials + ((size_t)row * {{g.post_width}} + first) * {{g.post_channels}};
+            const float scale = {{scale}}{% if g.graded %} * graded{% endif %};
+            {% if prefetched %}
+            const size_t next_row = next * {{g.kernel_height}} + (y - row * {{g.stride}});
+            vectors::prefetch(kernel + next_row * {{row_size}}, {{row_size}} * sizeof(*kernel));
+            {% endif %}
+            if (n == {{row_size}}) {  // not at a border: the length is known to the compiler
+                vectors::add_scaled(v, w, {{row_size}}, scale);
             } else {
-                for (int k = 0; k < n; k++) v[k] {{term}};
+                vectors::add_scaled(v, w, n, scale);
             }
         }
         {% endif %}

@@ -25,7 +25,7 @@
         {% if g.identity %}
         if _x % {{g.stride}} == 0 and _y % {{g.stride}} == 0:
             _k = (_y // {{g.stride}} * {{g.post_width}} + _x // {{g.stride}}) * {{g.post_channels}} + _c
-            {{potentials}}[_k] += {{g.sign}} * (<float>1.0 / {{g.pool * g.pool}}) * _graded
+            {{potentials}}[_k] += <float>{{g.sign * g.scale}} * _graded
         {% else %}
         _first_row = 0 if _y < {{g.kernel_height}} else (_y - {{g.kernel_height}}) // {{g.stride}} + 1
         _last_row = min(_y // {{g.stride}}, {{g.post_height - 1}})
@@ -39,7 +39,7 @@
                  * {{g.kernel_width}} + _place[_x - _first * {{g.stride}}]) * <size_t>{{g.post_channels}}
             _v = {{potentials}} + (_row * {{g.post_width}} + _first) * <size_t>{{g.post_channels}}
             for _k in range(_n):
-                _v[_k] += {{g.sign}} * _w[_k]{% if g.graded %} * _graded{% endif %}
+                _v[_k] += <float>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
 
         {% endif %}
 {% endblock %}

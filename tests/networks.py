@@ -1,0 +1,243 @@
+"""Small networks for the tests, with weights and thresholds whose float32 sums are exact, whatever their order.
+
+Weights are multiples of 1/64. Those into and out of a relay multiply each other, so that they are multiples of 1/4,
+with zero mean and a pooling of 2 at most: even the sums behind a relay need fewer than 24 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from hypothesis import strategies as st
+
+from netspec.spec import NetSpec, Population, Projection
+from netspec.vgg import vgg16
+from sims.recording import Recording, counted_groups
+from sims.reference import ReferenceSimulator
+from sims.runtime import RunInput
+
+
+def garden() -> NetSpec:
+    """Every kind of projection: overlapping strides, even kernels, identities, relays, junctions, pooled dense."""
+    return NetSpec(
+        "garden",
+        (
+            Population("input", (8, 12, 2), kind="input"),
+            Population("a", (8, 12, 3)),
+            Population("b", (4, 6, 4)),
+            Population("c", (3, 4, 2)),
+            Population("r", (4, 6, 4), kind="relay"),
+            Population("d", (3, 4, 3)),
+            Population("s", (4, 6, 5), kind="relay"),
+            Population("output", (1, 2, 3)),
+        ),
+        (
+            Projection("input", "a", kernel=3, padding=1),
+            Projection("a", "b", kernel=5, stride=2, padding=2),
+            Projection("input", "b", kind="identity", stride=2),  # 2 of 4 channels
+            Projection("a", "c", kernel=4, stride=3, padding=1),  # the last column and row are out of reach
+            Projection("b", "r", kernel=3, padding=1),
+            Projection("a", "r", kind="identity", stride=2),
+            Projection("r", "d", kernel=2, stride=2, padding=1),
+            Projection("r", "s", kind="identity"),
+            Projection("b", "s"),
+            Projection("a", "output", kind="dense", pool=4),
+            Projection("c", "output", kind="dense"),
+            Projection("d", "output", kind="dense"),
+            Projection("s", "output", kind="dense", pool=2),
+        ),
+    )
+
+
+def sprout() -> NetSpec:
+    """A relay, a junction and pooling in as few projections as possible: each is seconds of compilation."""
+    return NetSpec(
+        "sprout",
+        (
+            Population("input", (4, 6, 1), kind="input"),
+            Population("a", (4, 6, 3)),
+            Population("r", (2, 3, 2), kind="relay"),
+            Population("output", (1, 1, 4)),
+        ),
+        (
+            Projection("input", "a", kernel=3, padding=1),
+            Projection("a", "r", kernel=2, stride=2),
+            Projection("a", "output", kind="dense", pool=2),
+            Projection("r", "output", kind="dense"),
+        ),
+    )
+
+
+def residual(junction: str) -> NetSpec:
+    """Two residual blocks with type-A shortcuts; junctions are relays (the paper's Basic) or have ReLUs ('if')."""
+    return NetSpec(
+        f"residual-{junction}",
+        (
+            Population("input", (8, 8, 3), kind="input"),
+            Population("stem", (8, 8, 4)),
+            Population("branch1", (8, 8, 4)),
+            Population("junction1", (8, 8, 4), kind=junction),
+            Population("branch2", (4, 4, 6)),
+            Population("junction2", (4, 4, 6), kind=junction),
+            Population("output", (1, 1, 5)),
+        ),
+        (
+            Projection("input", "stem", kernel=3, padding=1),
+            Projection("stem", "branch1", kernel=3, padding=1),
+            Projection("branch1", "junction1", kernel=3, padding=1, residual=True),
+            Projection("stem", "junction1", kind="identity"),
+            Projection("junction1", "branch2", kernel=3, stride=2, padding=1),
+            Projection("branch2", "junction2", kernel=3, padding=1, residual=True),
+            Projection("junction1", "junction2", kind="identity", stride=2),
+            Projection("junction2", "output", kind="dense", pool=2),
+        ),
+    )
+
+
+def small_vgg() -> NetSpec:
+    """All 16 layers of VGG-16, with 1 to 8 channels."""
+    return vgg16(width=1 / 64)
+
+
+def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (1, 1, 1)) -> NetSpec:
+    """An input and an output, joined densely."""
+    return NetSpec(
+        "pair",
+        (Population("input", shape, kind="input"), Population("output", post)),
+        (Projection("input", "output", kind="dense"),),
+    )
+
+
+NETWORKS: dict[str, Callable[[], NetSpec]] = {
+    "garden": garden,
+    "sprout": sprout,
+    "residual-relay": lambda: residual("relay"),
+    "residual-if": lambda: residual("if"),
+    "vgg": small_vgg,
+}
+
+
+def exact_weights(spec: NetSpec, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights of every weighted projection; float32."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for projection in spec.projections:
+        if projection.weighted:
+            graded = "relay" in (spec[projection.pre].kind, spec[projection.post].kind)
+            shape = spec.weight_shape(projection)
+            drawn = rng.integers(-2, 3, shape) / 4 if graded else rng.integers(-24, 41, shape) / 64
+            weights[projection.name] = drawn.astype(np.float32)
+    return weights
+
+
+def images(spec: NetSpec, n: int = 3, seed: int = 0, gain: float = 1.0) -> np.ndarray:
+    """Inputs in [-1, 1], among them pixels that are exactly 0, 1 and -1."""
+    rng = np.random.default_rng(seed)
+    x = np.clip(np.round(rng.normal(0, 0.5, (n, *spec.input.shape)), 1), -1, 1) * gain
+    return x.astype(np.float32)
+
+
+def exact_thresholds(
+    spec: NetSpec, weights: dict[str, np.ndarray], x: np.ndarray, reset: str = "zero", share: float = 0.7
+) -> dict[str, float]:
+    """Multiples of 1/64 at which every population fires now and then: a share of the largest synaptic input."""
+    reference = ReferenceSimulator(spec, weights, reset)
+    thresholds: dict[str, float] = {}
+    for population in spec.spiking:
+        measured = RunInput(x, thresholds, steps=10, measured=(population.name,))
+        peak = float(reference.run(measured).peaks[population.name].max())
+        thresholds[population.name] = max(1, round(64 * share * peak)) / 64
+    return thresholds
+
+
+def groups(spec: NetSpec) -> list[str]:
+    """Names of all groups whose spikes can be noted."""
+    return list(counted_groups(spec))
+
+
+def case(name: str, reset: str = "zero", steps: int = 20) -> tuple[NetSpec, dict[str, np.ndarray], RunInput]:
+    """One of the networks, its weights, and a run with everything noted."""
+    spec = NETWORKS[name]()
+    weights, x = exact_weights(spec), images(spec)
+    thresholds = exact_thresholds(spec, weights, x, reset)
+    run_input = RunInput(x, thresholds, steps, seed=5, rasters=groups(spec), raster_presentations=len(x))
+    return spec, weights, run_input
+
+
+def assert_same(recording: Recording, expected: Recording) -> None:
+    """Two recordings agree in every spike and every number."""
+    assert (recording.spec, recording.steps) == (expected.spec, expected.steps)
+    assert recording.settings == expected.settings
+    for field in ("counts", "output_v"):
+        np.testing.assert_array_equal(getattr(recording, field), getattr(expected, field), err_msg=field, strict=True)
+    for field in ("rasters", "peaks"):
+        arrays, others = getattr(recording, field), getattr(expected, field)
+        assert list(arrays) == list(others)
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], others[name], err_msg=f"{field} {name}", strict=True)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> NetSpec:
+    """Random networks: chains with side branches, junctions and relays, over all kinds of projection."""
+    side, channels = st.integers(1, 9), st.integers(1, 3)
+    populations = [Population("input", (draw(side), draw(side), draw(channels)), kind="input")]
+    projections: list[Projection] = []
+    last = draw(st.integers(1, 4))
+    for n in range(1, last + 1):
+        name = "output" if n == last else f"p{n}"
+        kind = "if" if n == last else draw(st.sampled_from(("if", "if", "relay")))
+        pre = draw(st.sampled_from(populations[-2:]))
+        graded = "relay" in (pre.kind, kind)
+        projection_kind = draw(st.sampled_from(("conv", "conv", "identity", "dense")))
+        if pre.kind == kind == "relay":
+            projection_kind = "identity"
+        options, plane = draw(st.sampled_from(list(_options(pre, projection_kind, graded))))
+        if projection_kind == "identity":
+            shape = (*plane, pre.shape[2] + draw(st.integers(0, 2)))
+        else:
+            shape = (*(plane or (draw(st.integers(1, 2)), draw(st.integers(1, 3)))), draw(channels))
+        post = Population(name, shape, kind=kind)
+        projections.append(Projection(pre.name, name, **options))
+        others = [p for p in populations if p is not pre]
+        if others and draw(st.booleans()):
+            other = draw(st.sampled_from(others))
+            fitting = _second(other, post)
+            if fitting:
+                projections.append(Projection(other.name, name, **draw(st.sampled_from(fitting))))
+        populations.append(post)
+    return NetSpec("random", tuple(populations), tuple(projections))
+
+
+def _options(pre: Population, kind: str, graded: bool):
+    """All geometries of a projection that begins at ``pre``: its options, the height and width of post."""
+    height, width, _ = pre.shape
+    strides = (1,) if kind == "dense" else (1, 2, 3)
+    kernels = range(1, 6) if kind == "conv" else (1,)
+    paddings = range(3) if kind == "conv" else (0,)
+    for pool in (1, 2) if graded else (1, 2, 4):
+        if height % pool or width % pool:
+            continue
+        for stride in strides:
+            for kernel in kernels:
+                for padding in paddings:
+                    reach = kernel - 2 * padding
+                    if min(height, width) // pool < reach:
+                        continue
+                    options = {"kind": kind, "pool": pool, "stride": stride, "kernel": kernel, "padding": padding}
+                    plane = tuple((size // pool - reach) // stride + 1 for size in (height, width))
+                    yield options, None if kind == "dense" else plane
+
+
+def _second(pre: Population, post: Population) -> list[dict]:
+    """The projections from ``pre`` that fit the shape of ``post``."""
+    graded = "relay" in (pre.kind, post.kind)
+    fitting = []
+    for kind in ("conv", "identity", "dense"):
+        if pre.kind == post.kind == "relay" and kind != "identity":
+            continue
+        if (kind == "identity" and pre.shape[2] > post.shape[2]) or (kind == "dense" and pre.size * post.size > 20_000):
+            continue
+        fitting += [o for o, plane in _options(pre, kind, graded) if plane in (None, post.shape[:2])]
+    return fitting
