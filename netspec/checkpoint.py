@@ -119,6 +119,12 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         if not np.isfinite(tensor).all():
             raise UserError(f"{path}: {tensor_name} holds values that are not finite (NaN or infinity); train again")
     check_weights(spec, weights, path)
+    try:
+        np.broadcast_to(mean, spec.input.shape)
+    except ValueError as error:
+        raise UserError(f"{path}: {MEAN} has shape {mean.shape}, {spec.name} sees {spec.input.shape}") from error
+    if not (np.isfinite(gain) and gain > 0) or len(classes) != spec.output.size:
+        raise UserError(f"{path}: needs a positive gain and {spec.output.size} classes, has {gain} and {len(classes)}")
     return Checkpoint(spec, weights, mean, gain, classes, info)
 
 

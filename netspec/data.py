@@ -48,7 +48,7 @@ class ImageSet:
     @property
     def digest(self) -> str:
         """sha256 over the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.images)).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     def subset(self, indices: np.ndarray | slice) -> ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.source)

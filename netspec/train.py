@@ -298,6 +298,12 @@ def main() -> None:
     recipe = Recipe(**chosen | {"milestones": tuple(options.milestones), "bf16": not options.float32})
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.validation < 0:
         raise UserError("--epochs and --batch must be at least 1, --validation at least 0")
+    if min(recipe.lr, recipe.weight_decay, recipe.momentum) < 0 or (recipe.nesterov and not recipe.momentum):
+        raise UserError("--lr, --weight-decay and --momentum must not be negative, and --nesterov needs --momentum")
+    try:
+        torch.empty(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {options.device!r} here ({str(error).splitlines()[0]})") from error
     spec = NETWORKS[options.network](
         width=options.width, conv_dropout=options.conv_dropout, dense_dropout=options.dense_dropout
     )

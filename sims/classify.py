@@ -22,7 +22,6 @@ from netspec.ann import ANN
 from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, writable_folder
-from netspec.spec import SpecError
 from sims.recording import Recording
 from sims.runtime import RUNTIMES, RunInput, open_simulator
 from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
@@ -217,12 +216,9 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     network = load_checkpoint(options.checkpoint)
     if not network.spec.name.startswith(architecture):
         raise UserError(f"{options.checkpoint} is a {network.spec.name}; this command runs a {architecture}")
-    try:
-        for name in options.raster:
-            if name not in ("input_on", "input_off"):
-                network.spec[name]
-    except SpecError as error:
-        raise UserError(str(error)) from error
+    for name in options.raster:
+        if name not in ("input_on", "input_off"):
+            network.spec[name]  # complains of an unknown name
     path = options.thresholds
     if path in METHODS:
         path = find_thresholds(options.checkpoint, path)

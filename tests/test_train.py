@@ -359,7 +359,10 @@ def test_defaults_are_the_papers_recipe():
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """``python -m netspec.train vgg16`` on few images, by its arguments."""
-    monkeypatch.setattr(module, "cifar10", lambda split, folder: coloured(40, split == "test", side=32))
+    ten = tuple("abcdefghij")  # the network has ten outputs
+    monkeypatch.setattr(
+        module, "cifar10", lambda split, folder: replace(coloured(40, split == "test", side=32), classes=ten)
+    )
     base = ["train", "vgg16", "--out", str(tmp_path / "run"), "--width", "0.03", "--validation", "10", "--threads", "1"]
 
     def run(*arguments: str) -> Path:
