@@ -16,6 +16,9 @@ from netspec.spec import NetSpec, Projection
 __all__ = ["ANN", "RMSScale"]
 
 
+BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
+
+
 class RMSScale(nn.Module):
     """Divide each channel by its root mean square over the batch and multiply it by a learned gain.
 
@@ -28,9 +31,9 @@ class RMSScale(nn.Module):
     eps = 1e-5
     mean_square: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
+        self.gain = nn.Parameter(torch.full((channels,), gain))
         self.register_buffer("mean_square", torch.ones(channels))
 
     def scale(self) -> Tensor:
@@ -71,7 +74,9 @@ class ANN(nn.Module):
             if projection.weighted:
                 self.weights[projection.name] = nn.Parameter(self._initial(projection, init))
                 if rms_scale and projection.post != spec.output.name:
-                    self.scales[projection.name] = RMSScale(spec[projection.post].shape[2])
+                    joins = len(spec.incoming(projection.post)) > 1
+                    gain = BRANCH_GAIN if joins else 1.0
+                    self.scales[projection.name] = RMSScale(spec[projection.post].shape[2], gain)
 
     def _initial(self, projection: Projection, init: str) -> Tensor:
         shape = self.spec.weight_shape(projection)

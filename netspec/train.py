@@ -12,8 +12,9 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from netspec.ann import ANN
 from netspec.checkpoint import Checkpoint, save_checkpoint, write_atomically
 from netspec.data import ImageSet, cifar10
 from netspec.errors import UserError, run_command, writable_folder
+from netspec.resnet import resnet20
 from netspec.spec import NetSpec
 from netspec.vgg import vgg16
 
@@ -36,7 +38,12 @@ __all__ = ["Recipe", "error_rate", "train"]
 
 PADDING = 4  # pixels on each side for the random crop
 COVERED = 99.9  # percentile of |input| that the gain maps to 1
-NETWORKS = {"vgg16": vgg16}
+NETWORKS: dict[str, Callable[..., NetSpec]] = {
+    "vgg16": vgg16,
+    "resnet20": resnet20,
+    "resnet20-constraint1": partial(resnet20, preprocessing=False),
+    "resnet20-basic": partial(resnet20, junction_relu=False, preprocessing=False),
+}
 
 
 @dataclass(frozen=True)
@@ -271,8 +278,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--momentum", type=float, default=default.momentum)
     parser.add_argument("--nesterov", action="store_true")
     parser.add_argument("--weight-decay", type=float, default=default.weight_decay)
-    parser.add_argument("--conv-dropout", type=float, default=0.1)
-    parser.add_argument("--dense-dropout", type=float, default=0.3)
+    parser.add_argument("--conv-dropout", type=float, default=0.1, help="behind convolutions (VGG)")
+    parser.add_argument("--dense-dropout", type=float, default=0.3, help="behind dense layers (VGG)")
+    parser.add_argument("--branch-dropout", type=float, default=0.1, help="inside residual branches (ResNet)")
     parser.add_argument("--init", choices=("paper", "he"), default=default.init)
     parser.add_argument("--rms-scale", action="store_true", help="scale-only normalisation, folded into the weights")
     parser.add_argument("--validation", type=int, default=default.validation, help="training images held out")
@@ -304,9 +312,10 @@ def main() -> None:
         torch.empty(1, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {options.device!r} here ({str(error).splitlines()[0]})") from error
-    spec = NETWORKS[options.network](
-        width=options.width, conv_dropout=options.conv_dropout, dense_dropout=options.dense_dropout
-    )
+    dropout = {"conv_dropout": options.conv_dropout, "dense_dropout": options.dense_dropout}
+    if not options.network.startswith("vgg"):
+        dropout = {"branch_dropout": options.branch_dropout}
+    spec = NETWORKS[options.network](width=options.width, **dropout)
     out = writable_folder(options.out)
     trainer = Trainer(spec, cifar10("train", options.data), cifar10("test", options.data), recipe, options.device)
     print(f"{spec.name}: {spec.parameters():,} weights, gain {trainer.gain:.3f}, on {options.device}")

@@ -97,6 +97,8 @@ class Frame:
         if step == 0:
             for population in self.snn.spec.populations[1:]:
                 self._variable(population.name, "v")[:] = 0
+            for name in self.snn.counted:  # a run may have been interrupted
+                self._variable(name, "spike_count")[:] = 0
 
     def end(self) -> None:
         """In the last slot of each step: rasters, and at the end of a presentation the spike counts."""
@@ -109,10 +111,9 @@ class Frame:
                 fired.append(np.stack([np.full_like(spikes, self.step), spikes], axis=1))
         self.step += 1
         if step + 1 == self.given.steps:
-            all_counts = [self._variable(name, "spike_count") for name in self.snn.counted]
-            self.counts[presentation] = np.concatenate(all_counts)
-            for counts in all_counts:
-                counts[:] = 0
+            self.counts[presentation] = np.concatenate(
+                [self._variable(name, "spike_count") for name in self.snn.counted]
+            )
         if self.progress:
             self.progress(self.step)
 

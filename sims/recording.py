@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,22 +146,21 @@ class Recording:
                 arrays = {name: file[name] for name in file.files if name != "header"}
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']}")
-            spec = NetSpec.from_dict(header["spec"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            named = {
+                kind: {k.split(" ", 1)[1]: v for k, v in arrays.items() if k.startswith(kind)}
+                for kind in ("raster", "peak")
+            }
+            return cls(
+                NetSpec.from_dict(header["spec"]),
+                header["steps"],
+                arrays["counts"],
+                arrays["output_v"],
+                named["raster"],
+                named["peak"],
+                header["settings"],
+            )
+        except Exception as error:  # what NumPy makes of a damaged file is beyond enumeration
             raise UserError(f"{path} is no recording of this project, or truncated ({error})") from error
-        named = {
-            kind: {k.split(" ", 1)[1]: v for k, v in arrays.items() if k.startswith(kind)}
-            for kind in ("raster", "peak")
-        }
-        return cls(
-            spec,
-            header["steps"],
-            arrays["counts"],
-            arrays["output_v"],
-            named["raster"],
-            named["peak"],
-            header["settings"],
-        )
 
 
 def group_shape(spec: NetSpec, name: str) -> tuple[int, int, int]:

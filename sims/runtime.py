@@ -64,20 +64,35 @@ class RunInput:
             raise UserError("inputs are spike probabilities with a sign: they must lie in [-1, 1]")
         if not 1 <= self.steps <= MOST_STEPS:
             raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {self.steps}")
+        if self.numbers.shape != (len(x),):
+            raise UserError(f"{len(x)} images need as many numbers, got ids of shape {self.numbers.shape}")
         if len(x) * self.steps >= 2**31:
             raise UserError(f"{len(x)} presentations of {self.steps} steps are too many for one run; split the images")
         for name in self.rasters:
             if name not in ("input_on", "input_off") and spec[name].kind != "if":
                 raise UserError(f"{name} does not spike; a raster shows input_on, input_off or a spiking population")
+        if self.raster_presentations < 0:
+            raise UserError(f"the number of presentations with rasters is at least 0, got {self.raster_presentations}")
+        for name in self.measured:
+            if spec[name].kind != "if":
+                raise UserError(f"{name} has no threshold to balance; only the input of spiking populations is measured")
         thresholds = {}
         for population in spec.spiking:
-            threshold = float(self.thresholds.get(population.name, np.inf if self.measured else np.nan))
+            given = float(self.thresholds.get(population.name, np.inf if self.measured else np.nan))
+            threshold = float(np.float32(given))
             if not threshold > 0:
-                raise UserError(f"the threshold of {population.name} must be a positive number, got {threshold}")
-            thresholds[population.name] = float(np.float32(threshold))
-        rasters = tuple(dict.fromkeys(name for name in self.rasters if name != spec.output.name))
+                raise UserError(f"the threshold of {population.name} must be a positive number, got {given}")
+            thresholds[population.name] = threshold
+        wanted = self.rasters if self.raster_presentations else ()
         return RunInput(
-            x, thresholds, self.steps, self.seed, self.numbers, rasters, self.raster_presentations, tuple(self.measured)
+            x,
+            thresholds,
+            int(self.steps),
+            int(self.seed),
+            self.numbers,
+            tuple(dict.fromkeys(name for name in wanted if name != spec.output.name)),
+            int(self.raster_presentations),
+            tuple(dict.fromkeys(self.measured)),
         )
 
     @property

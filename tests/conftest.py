@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from brian2 import prefs
-from networks import NETWORKS, exact_weights
+from commands import save_tiny
+from networks import NETWORKS, weights_of
 
 from sims.runtime import Simulator, open_simulator
 
@@ -49,14 +51,20 @@ def caches(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 @pytest.fixture(scope="session")
 def simulator() -> Callable[..., Simulator]:
-    """Simulators of the networks in ``networks.py``, with their exact weights; each is built once."""
+    """Simulators of the networks in ``networks.py``; each is built once."""
     built: dict[tuple[str, ...], Simulator] = {}
 
     def get(network: str, runtime: str, synapses: str = "shared", reset: str = "zero") -> Simulator:
         key = (network, runtime, synapses, reset)
         if key not in built:
-            spec = NETWORKS[network]()
-            built[key] = open_simulator(spec, exact_weights(spec), runtime, synapses, reset, quiet=True)
+            weights = weights_of(network)
+            built[key] = open_simulator(NETWORKS[network](), weights, runtime, synapses, reset, quiet=True)
         return built[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, caches: None) -> Path:
+    """File of a small trained network, with thresholds of both methods beside it; its binary is in the cache."""
+    return save_tiny(tmp_path_factory.mktemp("tiny"))

@@ -1,6 +1,6 @@
 """Small networks for the tests, with weights and thresholds whose float32 sums are exact, whatever their order.
 
-Weights are multiples of 1/64. Those into and out of a relay multiply each other, so that they are multiples of 1/4,
+Weights are multiples of 1/64, or 1/4096 where half precision is not to hold them. Those into and out of a relay multiply each other, so that they are multiples of 1/4,
 with zero mean and a pooling of 2 at most: even the sums behind a relay need fewer than 24 bits.
 """
 
@@ -100,6 +100,24 @@ def small_vgg() -> NetSpec:
     return vgg16(width=1 / 64)
 
 
+def wide() -> NetSpec:
+    """Kernels of more than 200,000 weights, which the compiled network fetches ahead."""
+    return NetSpec(
+        "wide",
+        (
+            Population("input", (3, 4, 8), kind="input"),
+            Population("a", (3, 4, 150)),
+            Population("b", (3, 4, 151)),
+            Population("output", (1, 1, 120)),
+        ),
+        (
+            Projection("input", "a"),
+            Projection("a", "b", kernel=3, padding=1),
+            Projection("b", "output", kind="dense"),
+        ),
+    )
+
+
 def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (1, 1, 1)) -> NetSpec:
     """An input and an output, joined densely."""
     return NetSpec(
@@ -115,18 +133,26 @@ NETWORKS: dict[str, Callable[[], NetSpec]] = {
     "residual-relay": lambda: residual("relay"),
     "residual-if": lambda: residual("if"),
     "vgg": small_vgg,
+    "wide": wide,
 }
+FINE = ("vgg",)
 
 
-def exact_weights(spec: NetSpec, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of every weighted projection; float32."""
+def weights_of(network: str) -> dict[str, np.ndarray]:
+    """The weights of one of the networks."""
+    return exact_weights(NETWORKS[network](), fine=network in FINE)
+
+
+def exact_weights(spec: NetSpec, seed: int = 0, fine: bool = False) -> dict[str, np.ndarray]:
+    """Random weights of every weighted projection, float32; fine ones do not fit half precision."""
     rng = np.random.default_rng(seed)
     weights = {}
     for projection in spec.projections:
         if projection.weighted:
             graded = "relay" in (spec[projection.pre].kind, spec[projection.post].kind)
             shape = spec.weight_shape(projection)
-            drawn = rng.integers(-2, 3, shape) / 4 if graded else rng.integers(-24, 41, shape) / 64
+            grid = 4096 if fine else 64
+            drawn = rng.integers(-2, 3, shape) / 4 if graded else rng.integers(-3 * grid // 8, 5 * grid // 8, shape) / grid
             weights[projection.name] = drawn.astype(np.float32)
     return weights
 
@@ -159,7 +185,7 @@ def groups(spec: NetSpec) -> list[str]:
 def case(name: str, reset: str = "zero", steps: int = 20) -> tuple[NetSpec, dict[str, np.ndarray], RunInput]:
     """One of the networks, its weights, and a run with everything noted."""
     spec = NETWORKS[name]()
-    weights, x = exact_weights(spec), images(spec)
+    weights, x = weights_of(name), images(spec)
     thresholds = exact_thresholds(spec, weights, x, reset)
     run_input = RunInput(x, thresholds, steps, seed=5, rasters=groups(spec), raster_presentations=len(x))
     return spec, weights, run_input

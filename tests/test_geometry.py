@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, exact_weights, specs
+from networks import NETWORKS, exact_weights, specs, weights_of
 
 from netspec.spec import NetSpec, Population, Projection
-from sims.network import ALIGNMENT, kernel_offsets, packed_weights
-from sims.synapses.geometry import Geometry, connections, effective_weights, pack_kernel, unpack_kernel
+from sims.synapses.geometry import Geometry, as_convolution, connections, pack_kernel, unpack_kernel
+from sims.synapses.packing import ALIGNMENT, fit_half, kernel_offsets, packed_weights
 
 
 def matrix(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def test_connections_are_those_of_pooling_and_convolving_position_by_position(sp
     for projection in spec.projections:
         geometry = Geometry.of(spec, projection)
         given = weights.get(projection.name)
-        pre, post, w = connections(geometry, effective_weights(spec, projection, given))
+        pre, post, w = connections(geometry, as_convolution(spec, projection, given))
         assert (pre.dtype, post.dtype, w.dtype) == (np.int32, np.int32, np.float32)
         added, number = matrix(spec, projection, given)
         found, times = np.zeros_like(added), np.zeros_like(number)
@@ -90,37 +90,51 @@ def test_weights_of_one_spike_in_a_row_of_post_are_neighbours(geometry):
         assert g.column_place[kx - g.stride] == g.column_place[kx] + 1
 
 
-def test_pooling_is_folded_into_the_weights():
+@pytest.mark.parametrize("pool", [1, 2, 4, 8])
+def test_pooling_by_a_power_of_two_scales_spikes_exactly(pool):
     spec = NetSpec(
         "pooled",
-        (Population("input", (4, 8, 2), kind="input"), Population("a", (2, 4, 3)), Population("output", (1, 1, 5))),
-        (Projection("input", "a", pool=2), Projection("input", "output", kind="dense", pool=4)),
+        (Population("input", (8, 8, 2), kind="input"), Population("output", (8 // pool, 8 // pool, 3))),
+        (Projection("input", "output", pool=pool),),
     )
-    conv, dense = spec.projections
-    weights = exact_weights(spec)
-    np.testing.assert_array_equal(effective_weights(spec, conv, weights[conv.name]), weights[conv.name] / 4)
-    effective = effective_weights(spec, dense, weights[dense.name])
-    assert effective.shape == (5, 2, 1, 2)  # c_post, c_pre, ky, kx
+    geometry = Geometry.of(spec, spec.projections[0])
+    assert geometry.scale == pool**-2
+    weights = np.ones((3, 2, 1, 1), dtype=np.float32)
+    pre, post, w = connections(geometry, weights)
+    np.testing.assert_array_equal(w, np.full(8 * 8 * 2 * 3, pool**-2, dtype=np.float32))
+    np.testing.assert_array_equal(np.bincount(post), 2 * pool**2)  # pooled, ones stay ones
+
+
+def test_a_dense_projection_is_a_convolution_that_covers_everything():
+    spec = NetSpec(
+        "dense",
+        (Population("input", (4, 8, 2), kind="input"), Population("output", (1, 1, 5))),
+        (Projection("input", "output", kind="dense", pool=4),),
+    )
+    (dense,) = spec.projections
+    weights = exact_weights(spec)[dense.name]
+    kernel = as_convolution(spec, dense, weights)
+    assert kernel.shape == (5, 2, 1, 2)  # c_post, c_pre, ky, kx
     for x, c in np.ndindex(2, 2):  # a row of a dense weight runs over y, x, channel
-        np.testing.assert_array_equal(effective[:, c, 0, x], weights[dense.name][:, x * 2 + c] / 16)
+        np.testing.assert_array_equal(kernel[:, c, 0, x], weights[:, x * 2 + c])
 
 
 def test_identity_is_one_from_channel_to_like_channel():
     spec = NetSpec(
         "identity",
-        (Population("input", (4, 4, 2), kind="input"), Population("output", (2, 2, 3))),
-        (Projection("input", "output", kind="identity", pool=2),),
+        (Population("input", (4, 4, 2), kind="input"), Population("output", (4, 4, 3))),
+        (Projection("input", "output", kind="identity"),),
     )
-    effective = effective_weights(spec, spec.projections[0], None)
-    np.testing.assert_array_equal(effective[:, :, 0, 0], [[0.25, 0], [0, 0.25], [0, 0]])
+    kernel = as_convolution(spec, spec.projections[0], None)
+    np.testing.assert_array_equal(kernel[:, :, 0, 0], [[1, 0], [0, 1], [0, 0]])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_packed_weights_hold_every_kernel_at_its_offset(network):
+@pytest.mark.parametrize(("network", "dtype"), [("garden", np.float16), ("vgg", np.float32)])
+def test_packed_weights_hold_every_kernel_at_its_offset(network, dtype):
     spec = NETWORKS[network]()
-    weights, offsets = exact_weights(spec), kernel_offsets(spec)
+    weights, offsets = weights_of(network), kernel_offsets(spec)
     packed = packed_weights(spec, weights)
-    assert packed.size == offsets.pop("")
+    assert (packed.size, packed.dtype) == (offsets.pop(""), dtype)
     assert list(offsets) == list(weights)
     used = np.zeros(packed.size, dtype=int)
     for projection in spec.projections:
@@ -129,7 +143,16 @@ def test_packed_weights_hold_every_kernel_at_its_offset(network):
             assert start % ALIGNMENT == 0
             kernel = packed[start : start + geometry.kernel_size]
             used[start : start + geometry.kernel_size] += 1
-            expected = effective_weights(spec, projection, weights[projection.name])
+            expected = as_convolution(spec, projection, weights[projection.name])
             np.testing.assert_array_equal(unpack_kernel(geometry, kernel), expected)
     assert used.max() == 1
     assert not packed[used == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(0, True), (-0.75, True), (65_504, True), (2**-24, True), (1 + 2**-11, False), (1e-9, False), (1e6, False)],
+)
+def test_half_precision_is_chosen_only_where_it_loses_nothing(value, fits):
+    weights = {"a": np.ones(3, dtype=np.float32), "b": np.array([0.5, value], dtype=np.float32)}
+    assert fit_half(weights) is fits

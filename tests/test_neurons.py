@@ -39,10 +39,9 @@ def test_populations_without_threshold_never_fire_while_one_is_measured(simulato
     assert recording.peaks["a"].shape == (spec["a"].size,)
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_several_populations_can_be_measured_in_one_run(simulator, n):
+def test_several_populations_can_be_measured_in_one_run(simulator):
     spec, weights, usual = case("garden")
-    measured = ("a", "b", "output")[:n]
+    measured = ("a", "b", "output")
     run_input = RunInput(usual.x, usual.thresholds, 10, measured=measured)
     recording = simulator("garden", "numpy").run(run_input)
     assert list(recording.peaks) == list(measured)
@@ -172,5 +171,5 @@ def test_a_relay_passes_negative_values_on():
     weights["r_to_output"] = np.full_like(weights["r_to_output"], -0.25)
     x = np.ones((1, *spec.input.shape), dtype=np.float32)
     recording = InProcessSimulator(spec, weights, target="numpy").run(RunInput(x, {"a": 1, "output": 1e6}, 4))
-    # 12 spikes of a reach each of 12 relay neurons: each adds 3/4 to each output
+    # each of 12 relay neurons gets 12 spikes, together -3, and adds 3/4 to every output
     assert recording.output_v[0].tolist() == [[9.0 * step] * 4 for step in range(1, 5)]

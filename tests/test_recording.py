@@ -7,16 +7,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from networks import NETWORKS, assert_same, case, groups, pair
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.recording import Recording, counted_groups
 from sims.reference import ReferenceSimulator
-from sims.runtime import RunInput
-from sims.synapses.geometry import Geometry, connections, effective_weights
+from sims.synapses.geometry import Geometry, connections
 
 
 def recorded(network: str, **changes) -> Recording:
@@ -216,9 +213,9 @@ def test_numpy_numbers_among_the_settings_can_be_saved(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory, recording) -> bytes:
+def content(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("recording") / "run.npz"
-    recording.save(path)
+    recorded("sprout", steps=5).save(path)
     return path.read_bytes()
 
 
@@ -236,22 +233,29 @@ def test_a_missing_file_is_the_user_s_error(tmp_path):
         Recording.load(tmp_path / "nowhere.npz")
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_a_truncated_or_changed_file_is_the_user_s_error_or_no_change(tmp_path_factory, content, recording, data):
-    path = tmp_path_factory.getbasetemp() / "broken.npz"
-    if data.draw(st.booleans(), label="truncated"):
-        broken = content[: data.draw(st.integers(0, len(content) - 1), label="length")]
-    else:
-        at = data.draw(st.integers(0, len(content) - 1), label="position")
-        broken = content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255), label="bits")]) + content[at + 1 :]
-    path.write_bytes(broken)
-    try:
-        loaded = Recording.load(path)
-    except UserError as error:
-        assert "is no recording of this project, or truncated" in str(error)
-    else:  # some bytes of a zip file mean nothing
-        assert_same(loaded, recording)
+def test_a_file_cut_off_anywhere_is_the_user_s_error(tmp_path, content):
+    path = tmp_path / "cut.npz"
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match="is no recording of this project, or truncated"):
+            Recording.load(path)
+
+
+def test_a_file_with_a_wrong_byte_is_the_user_s_error_or_means_the_same(tmp_path, content):
+    path, intact = tmp_path / "wrong.npz", recorded("sprout", steps=5)
+    refused, rng = 0, np.random.default_rng(0)
+    for position in rng.choice(len(content), 300, replace=False):
+        wrong = bytearray(content)
+        wrong[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(wrong)
+        try:
+            loaded = Recording.load(path)
+        except UserError as error:
+            assert "is no recording of this project, or truncated" in str(error)
+            refused += 1
+        else:  # some bytes of a zip file mean nothing
+            assert_same(loaded, intact)
+    assert refused > 200
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x05\x06" + bytes(18)])
@@ -299,15 +303,3 @@ def test_the_network_comes_back_as_it_was(tmp_path, recording):
     recording.save(tmp_path / "run.npz")
     spec = Recording.load(tmp_path / "run.npz").spec
     assert isinstance(spec, NetSpec) and spec == NETWORKS["garden"]()
-    assert effective_weights(spec, spec.projections[2], None).shape == (4, 2, 1, 1)
-
-
-def test_runs_of_one_step_can_be_read_out():
-    recording = recorded("sprout", steps=1)
-    assert isinstance(recording, Recording) and recording.output_counts.shape == (3, 1, 4)
-    assert recording.predictions(1).shape == (3,)
-
-
-def test_reference_gives_the_kind_of_input_its_run_was_given():
-    spec, _, run_input = case("sprout")
-    assert isinstance(run_input, RunInput) and spec.input.shape == run_input.x.shape[1:]

@@ -29,8 +29,9 @@ class IFThresholder(TemplateRunner):
             variables=("_spikespace", "v", "v_th", "spike_count", "peak", "received", "measured"),
             settings={"n": len(group), "subtract": reset == "subtract"},
         )
-        for stock in (group.thresholder.pop("spike"), group.resetter.pop("spike")):
+        for stock in (group.thresholder["spike"], group.resetter.pop("spike")):
             group.contained_objects.remove(stock)
+        group.thresholder["spike"] = self  # where a SpikeMonitor looks for its slot
         group.contained_objects.append(self)
 
 
@@ -60,5 +61,6 @@ class PoissonThresholder(TemplateRunner):
             settings={"n": len(group)},
             codeobj_class=None if is_standalone() else NumpyTemplates,
         )
-        group.contained_objects.remove(group.thresholder.pop("spike"))
+        group.contained_objects.remove(group.thresholder["spike"])
+        group.thresholder["spike"] = self
         group.contained_objects.append(self)

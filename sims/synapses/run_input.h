@@ -43,6 +43,10 @@ inline const void* map_file(const std::string& path) {
         std::cerr << "cannot read " << path << std::endl;
         std::exit(3);
     }
+    if (status.st_size == 0) {  // a network without weights; nothing cannot be mapped
+        close(file);
+        return nullptr;
+    }
     void* data = mmap(nullptr, status.st_size, PROT_READ, MAP_SHARED, file, 0);
     close(file);
     if (data == MAP_FAILED) {

@@ -1,0 +1,155 @@
+"""A network in this process is an ordinary Brian2 network, open between runs."""
+
+import re
+
+import numpy as np
+import pytest
+from brian2 import Network, NeuronGroup, PoissonGroup, SpikeMonitor, StateMonitor, Synapses
+from networks import assert_same, case, exact_weights, residual, sprout
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.inprocess import InProcessSimulator
+from sims.network import SYNAPSES, SpikingNetwork
+from sims.reference import ReferenceSimulator
+from sims.runtime import RunInput
+from sims.synapses.shared import SharedProjection
+
+
+def built(network: str, synapses: str = "shared") -> tuple[InProcessSimulator, RunInput]:
+    spec, weights, run_input = case(network)
+    return InProcessSimulator(spec, weights, synapses, target="numpy"), run_input
+
+
+def potentials(spec: NetSpec, name: str, run_input: RunInput) -> np.ndarray:
+    """Membrane potentials of a population at the end of each step: those of the network that ends there."""
+    populations = spec.populations[: [p.name for p in spec.populations].index(name) + 1]
+    names = [population.name for population in populations]
+    cut = NetSpec("cut", populations, tuple(p for p in spec.projections if p.post in names))
+    shown = RunInput(run_input.x, run_input.thresholds, run_input.steps, run_input.seed)
+    return ReferenceSimulator(cut, exact_weights(spec)).run(shown).output_v.reshape(-1, spec[name].size)
+
+
+@pytest.mark.parametrize("synapses", SYNAPSES)
+def test_groups_and_projections_are_brian2_objects_under_their_names(synapses):
+    spec = sprout()
+    snn = SpikingNetwork(spec, exact_weights(spec), synapses)
+    assert isinstance(snn.network, Network)
+    assert isinstance(snn["input_on"], PoissonGroup) and isinstance(snn["input_off"], PoissonGroup)
+    for population in spec.populations[1:]:
+        assert isinstance(snn[population.name], NeuronGroup)
+        assert len(snn[population.name]) == population.size
+        assert snn.network[population.name] is snn[population.name]
+    expected = ["input_on_to_a", "input_off_to_a", "a_to_r", "a_to_output", "r_to_output"]
+    assert list(snn.projections) == expected
+    for projection in snn.projections.values():
+        assert isinstance(projection, Synapses if synapses == "explicit" else SharedProjection)
+    with pytest.raises(KeyError):
+        snn["conv9"]
+
+
+def test_explicit_synapses_show_every_connection():
+    spec = sprout()
+    weights = exact_weights(spec)
+    projections = SpikingNetwork(spec, weights, "explicit").projections
+    (first, *_, dense) = spec.projections
+    assert len(projections["input_on_to_a"]) == spec.synapses(first)
+    np.testing.assert_array_equal(projections["input_off_to_a"].w[:], -projections["input_on_to_a"].w[:])
+    table = np.zeros((12, 4), dtype=np.float32)
+    table[projections["r_to_output"].i[:], projections["r_to_output"].j[:]] = projections["r_to_output"].w[:]
+    np.testing.assert_array_equal(table, weights[dense.name].T)
+
+
+@pytest.mark.parametrize("synapses", SYNAPSES)
+@pytest.mark.parametrize("name", ["stem", "junction1", "output"])
+def test_a_state_monitor_sees_the_membrane_potentials_of_the_reference(synapses, name):
+    simulator, run_input = built("residual-if", synapses)
+    monitor = StateMonitor(simulator.snn[name], "v", record=True, when="end")
+    simulator.snn.network.add(monitor)
+    recording = simulator.run(run_input)
+    np.testing.assert_array_equal(monitor.v.T, potentials(simulator.spec, name, run_input))
+    assert_same(recording, ReferenceSimulator(simulator.spec, exact_weights(simulator.spec)).run(run_input))
+
+
+@pytest.mark.parametrize("synapses", SYNAPSES)
+def test_a_spike_monitor_sees_the_raster(synapses):
+    simulator, run_input = built("sprout", synapses)
+    names = ("input_on", "a", "output")
+    monitors = {name: SpikeMonitor(simulator.snn[name], name=f"monitor_{name}") for name in names}
+    simulator.run(run_input)  # a network can be looked into at any time
+    simulator.snn.network.add(*monitors.values())
+    start = simulator.snn.network.t / simulator.snn[names[0]].dt
+    recording = simulator.run(run_input)
+    for name, monitor in monitors.items():
+        step = np.round(monitor.t / monitor.clock.dt - start).astype(int)
+        assert len(step) > 0
+        np.testing.assert_array_equal(np.stack([step, monitor.i[:]], axis=1), recording.rasters[name])
+
+
+def test_thresholds_of_the_last_run_can_be_read():
+    simulator, run_input = built("sprout")
+    simulator.run(run_input)
+    for name, threshold in run_input.thresholds.items():
+        assert simulator.snn[name].v_th == threshold
+
+
+def test_a_changed_weight_of_explicit_synapses_takes_effect():
+    simulator, run_input = built("sprout", "explicit")
+    simulator.snn.projections["a_to_output"].w = 0
+    weights = exact_weights(simulator.spec)
+    weights["a_to_output"][:] = 0
+    expected = ReferenceSimulator(simulator.spec, weights).run(run_input)
+    assert_same(simulator.run(run_input), expected)
+
+
+@pytest.mark.parametrize("synapses", SYNAPSES)
+def test_an_interrupted_run_leaves_nothing_behind(synapses):
+    simulator, run_input = built("sprout", synapses)
+    expected = simulator.run(run_input)
+    assert expected.counts[0].any()
+
+    def interrupt(step: int) -> None:
+        if step == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulator.run(run_input, interrupt)
+    assert_same(simulator.run(run_input), expected)
+
+
+def test_progress_is_told_step_by_step():
+    simulator, run_input = built("sprout")
+    steps = []
+    simulator.run(run_input, steps.append)
+    assert steps == list(range(1, 3 * 20 + 1))
+
+
+def test_measuring_needs_shared_synapses():
+    simulator, run_input = built("sprout", "explicit")
+    with pytest.raises(UserError, match="synaptic input is measured with shared synapses only"):
+        simulator.run(RunInput(run_input.x, {}, 5, measured=("a",)))
+
+
+def test_two_networks_in_one_process_do_not_disturb_each_other():
+    first, run_input = built("sprout")
+    expected = first.run(run_input)
+    second, other_input = built("residual-relay")
+    second.run(other_input)
+    assert_same(first.run(run_input), expected)
+
+
+def test_options_that_do_not_exist_are_refused():
+    spec = sprout()
+    message = "synapses must be one of ('shared', 'explicit'), reset one of ('zero', 'subtract')"
+    for options in ({"synapses": "sparse"}, {"reset": "half"}):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            SpikingNetwork(spec, exact_weights(spec), **options)
+    with pytest.raises(ValueError, match="weights are needed"):
+        SpikingNetwork(residual("if"))
+
+
+def test_cython_without_a_compiler_names_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    spec = sprout()
+    with pytest.raises(UserError, match=r"no C\+\+ compiler found, .*install g\+\+, or choose --runtime numpy"):
+        InProcessSimulator(spec, exact_weights(spec), target="cython")
