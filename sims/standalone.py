@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +76,7 @@ class StandaloneSimulator:
         compiled_in = weights if synapses == "explicit" else {}
         key = digest(spec, compiled_in, [synapses, reset, half, toolchain(), sources()])
         cache = writable_folder(cache_folder())
-        self.folder = cache / "binaries" / f"{re.sub(r'[^\w.-]', '_', spec.name)}-{key[:16]}"
+        self.folder = cache / "binaries" / key[:32]
         if not (self.folder / "main").is_file():
             self._compile(weights, synapses, reset, half, quiet)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())

@@ -1,17 +1,13 @@
-{# The same as if_threshold.cpp, for Cython. #}
+{# The same as if_threshold.cpp, for Cython; every group is visited, since users may change v by objects of their own. #}
 {% extends 'common_group.pyx' %}
 {% block maincode %}
     {% set spikes = get_array_name(variables['_spikespace']) %}
     {% set potential = get_array_name(variables['v']) %}
-    {% set received = get_array_name(variables['received']) %}
     {% set peak = get_array_name(variables['peak']) %}
     cdef int _i
     cdef int _n_spikes = 0
     cdef float _threshold = {{get_array_name(variables['v_th'])}}[0]
     {{spikes}}[{{n}}] = 0
-    if {{received}}[0] == 0:
-        return
-    {{received}}[0] = 0
     if {{get_array_name(variables['measured'])}}[0]:
         for _i in range({{n}}):
             if {{potential}}[_i] > {{peak}}[_i]:
@@ -25,8 +21,4 @@
             {{potential}}[_i] {{ '-= _threshold' if subtract else '= 0' }}
             {{get_array_name(variables['spike_count'])}}[_i] += 1
     {{spikes}}[{{n}}] = _n_spikes
-    {% if subtract %}
-    if _n_spikes:
-        {{received}}[0] = 1
-    {% endif %}
 {% endblock %}
