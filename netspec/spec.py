@@ -183,6 +183,12 @@ class NetSpec:
         """The integrate-and-fire populations, each of which has a threshold."""
         return tuple(population for population in self.populations if population.kind == "if")
 
+    @property
+    def residual(self) -> tuple[Population, ...]:
+        """The spiking populations at either end of residual branches and shortcuts: those of constraint 2."""
+        ends = {end for p in self.projections if p.residual or not p.weighted for end in (p.pre, p.post)}
+        return tuple(population for population in self.spiking if population.name in ends)
+
     def incoming(self, name: str) -> tuple[Projection, ...]:
         return tuple(projection for projection in self.projections if projection.post == name)
 

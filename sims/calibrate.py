@@ -18,7 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 from tqdm import tqdm
 
-from netspec.checkpoint import load_checkpoint, write_atomically
+from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import load_images
 from netspec.errors import UserError, run_command, writable_folder
 from sims.classify import add_network_options
@@ -40,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--percentile", type=float, default=100.0, help="over the neurons of a layer; 100 is the maximum"
     )
+    parser.add_argument("--unit", action="store_true", help="threshold 1 in residual units (constraint 2)")
     parser.add_argument("--runtime", choices=RUNTIMES, default="standalone")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="binaries side by side")
     parser.add_argument("--out", metavar="FILE", help="thresholds file; None puts it beside the checkpoint")
@@ -51,7 +52,11 @@ def main() -> None:
     if not 0 < options.percentile <= 100 or options.workers < 1:
         raise UserError("--percentile must be in (0, 100], --workers at least 1")
     checkpoint = load_checkpoint(options.checkpoint)
-    out = Path(options.out) if options.out else find_thresholds(options.checkpoint, options.method)
+    variant = f"{options.method}-unit" if options.unit else options.method
+    unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
+    if options.unit and not unit:
+        raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
+    out = Path(options.out) if options.out else find_thresholds(options.checkpoint, variant)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file")
     writable_folder(out.parent)
@@ -60,10 +65,17 @@ def main() -> None:
     chosen = np.random.default_rng(options.seed % 2**64).choice(len(images), options.images, replace=False)
     x = checkpoint.encode(images.subset(np.sort(chosen)).images)
     thresholds = Thresholds(
-        {}, options.method, checkpoint.digest, options.percentile, options.images, images.source, options.seed
+        unit,
+        options.method,
+        checkpoint.digest,
+        options.percentile,
+        options.images,
+        images.source,
+        options.seed,
+        unit=options.unit,
     )
     if options.method == "ann-norm":
-        values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile)
+        values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile, unit)
         thresholds = replace(thresholds, values=values)
     else:
         thresholds = replace(thresholds, steps=options.steps, reset=options.reset)
@@ -73,11 +85,16 @@ def main() -> None:
     print(f"written: {out}")
 
 
-def run_spike_norm(options, checkpoint, x, thresholds: Thresholds, out: Path) -> Thresholds:
-    """SPIKE-NORM with a progress bar; finished layers are kept in a file beside ``out`` until all are."""
+def run_spike_norm(
+    options: argparse.Namespace, checkpoint: Checkpoint, x: np.ndarray, thresholds: Thresholds, out: Path
+) -> Thresholds:
+    """SPIKE-NORM with a progress bar, of all populations that ``thresholds`` lacks.
+
+    Finished layers are kept in a file beside ``out`` until all are.
+    """
     unfinished = out.with_name(f".{out.name}.unfinished")
     settings = asdict(thresholds)
-    known: dict[str, float] = {}
+    known = dict(thresholds.values)
     if unfinished.is_file():
         try:
             earlier = json.loads(unfinished.read_text())

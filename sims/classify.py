@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, writable_folder
 from sims.recording import Recording
 from sims.runtime import RUNTIMES, RunInput, open_simulator
-from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
+from sims.thresholds import VARIANTS, Thresholds, open_thresholds
 
 __all__ = ["Result", "add_network_options", "ann_predictions", "classify", "classify_command"]
 
@@ -170,7 +170,12 @@ def add_network_options(parser: argparse.ArgumentParser, checkpoint: str) -> Non
     parser.add_argument("--seed", type=int, default=0, help="of the input spikes and of every random choice")
 
 
-def classify_command(description: str | None, checkpoint: str, architecture: str) -> None:
+def classify_command(
+    description: str | None,
+    checkpoint: str,
+    architecture: str,
+    constraints: Mapping[str, tuple[str, str]] | None = None,
+) -> None:
     """The command line around :func:`classify`.
 
     Parameters
@@ -181,9 +186,13 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
         The network by default.
     architecture : str
         How the names of acceptable networks begin.
+    constraints : mapping of str to (str, str), optional
+        Choices of ``--constraints``: the checkpoint and the thresholds that each stands for.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, checkpoint)
+    if constraints:
+        parser.add_argument("--constraints", choices=constraints, help="sets checkpoint and thresholds")
     parser.add_argument(
         "--standalone", dest="runtime", action="store_const", const="standalone", default=argparse.SUPPRESS,
         help="same as --runtime standalone",
@@ -200,33 +209,31 @@ def classify_command(description: str | None, checkpoint: str, architecture: str
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
     parser.add_argument(
         "--thresholds", default="spike-norm", metavar="FILE|METHOD",
-        help=f"a file, or {' or '.join(METHODS)}: the file of that method beside the checkpoint",
+        help=f"a file, or one of {', '.join(VARIANTS)}: the file of that name beside the checkpoint",
     )  # fmt: skip
     parser.add_argument(
-        "--raster", nargs="*", default=["conv1_1", "conv3_3", "conv5_3", "output"], metavar="POPULATION",
-        help="populations whose spikes are kept and drawn",
+        "--raster", nargs="*", metavar="POPULATION",
+        help="populations whose spikes are kept and drawn; None takes four between the first layer and the output",
     )  # fmt: skip
     parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
     parser.add_argument("--out", default="output", metavar="DIR", help="where results go")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
+    if constraints and options.constraints:
+        options.checkpoint, options.thresholds = constraints[options.constraints]
 
     if options.raster_images < 1:
         raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
     network = load_checkpoint(options.checkpoint)
     if not network.spec.name.startswith(architecture):
         raise UserError(f"{options.checkpoint} is a {network.spec.name}; this command runs a {architecture}")
+    if options.raster is None:
+        names = [population.name for population in network.spec.spiking]
+        options.raster = list(dict.fromkeys(names[k] for k in (0, 2 * len(names) // 5, 4 * len(names) // 5, -1)))
     for name in options.raster:
         if name not in ("input_on", "input_off"):
             network.spec[name]  # complains of an unknown name
-    path = options.thresholds
-    if path in METHODS:
-        path = find_thresholds(options.checkpoint, path)
-        if not path.is_file():
-            raise UserError(
-                f"there are no thresholds {path}; make them with sims/calibrate.py --method {options.thresholds}"
-            )
-    thresholds = load_thresholds(path, network)
+    thresholds = open_thresholds(options.thresholds, options.checkpoint, network)
     images = load_images(options.data, network.spec.input.shape[0], network.classes).first(options.images)
     out = writable_folder(options.out)
 

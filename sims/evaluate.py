@@ -37,7 +37,7 @@ from sims.evaluation import (
     write_shard,
 )
 from sims.runtime import RunInput, open_simulator
-from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
+from sims.thresholds import VARIANTS, Thresholds, open_thresholds
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
     parser.add_argument(
         "--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
-        help=f"files, or {' and '.join(METHODS)}: the files of those methods beside the checkpoint",
+        help=f"files, or any of {', '.join(VARIANTS)}: the files of those names beside the checkpoint",
     )  # fmt: skip
     parser.add_argument("--resets", nargs="+", choices=("zero", "subtract"), default=["zero"])
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
@@ -82,8 +82,7 @@ def main() -> None:
     x = checkpoint.encode(images.images)
     balanced = {}
     for choice in options.thresholds:
-        path = find_thresholds(options.checkpoint, choice) if choice in METHODS else choice
-        thresholds = load_thresholds(path, checkpoint)
+        thresholds = open_thresholds(choice, options.checkpoint, checkpoint)
         RunInput(x[: options.shard], thresholds.values, options.steps).checked(checkpoint.spec)
         balanced[name_thresholds(thresholds)] = thresholds
     out = writable_folder(options.out)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
 from brian2 import Group, Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, ms
 
+from netspec.errors import UserError
 from netspec.spec import NetSpec, Population, Projection
 from sims.recording import counted_groups
 from sims.synapses.codeobjects import TemplateRunner, is_standalone
@@ -20,6 +22,8 @@ __all__ = ["DT", "RESETS", "SYNAPSES", "SpikingNetwork"]
 DT = 1 * ms  # the dynamics do not depend on it (section 4.2); one step is shown as 1 ms
 SYNAPSES = ("shared", "explicit")
 RESETS = {"zero": "v = 0", "subtract": "v -= v_th"}
+
+EXPLICIT_BYTES = 64  # of a connection while stock synapses are made: indices, weight, and copies of them
 
 IF_EQUATIONS = """
 v : 1                          # membrane potential, without leak (equation 2 of the paper)
@@ -76,6 +80,8 @@ class SpikingNetwork:
             raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {tuple(RESETS)}")
         if weights is None and not (synapses == "shared" and is_standalone()):
             raise ValueError("weights are needed, except for shared synapses in C++ standalone")
+        if synapses == "explicit":
+            check_memory(spec)
         self.spec, self.synapses, self.reset, self.half = spec, synapses, reset, half
         defaultclock.dt = DT
         self.network = Network()
@@ -136,6 +142,17 @@ class SpikingNetwork:
                 assert weights is not None
                 made = explicit_synapses(*ends, geometry, sign * weights, graded, when, name)
             self.projections[name] = made
+
+
+def check_memory(spec: NetSpec) -> None:
+    """Raise UserError if explicit synapses cannot fit into this machine's memory."""
+    needed = EXPLICIT_BYTES * sum(spec.synapses(projection) for projection in spec.projections)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise UserError(
+            f"explicit synapses of {spec.name} need about {needed / 1e9:.1f} GB while they are made, this machine has "
+            f"{available / 1e9:.1f} GB; use shared synapses or a narrower network"
+        )
 
 
 def explicit_synapses(

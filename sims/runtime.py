@@ -75,7 +75,9 @@ class RunInput:
             raise UserError(f"the number of presentations with rasters is at least 0, got {self.raster_presentations}")
         for name in self.measured:
             if spec[name].kind != "if":
-                raise UserError(f"{name} has no threshold to balance; only the input of spiking populations is measured")
+                raise UserError(
+                    f"{name} has no threshold to balance; only the input of spiking populations is measured"
+                )
         thresholds = {}
         for population in spec.spiking:
             given = float(self.thresholds.get(population.name, np.inf if self.measured else np.nan))

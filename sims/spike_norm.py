@@ -105,47 +105,53 @@ def _increments(progress: Callable[[int], None] | None) -> Callable[[int], None]
 
 
 def ann_norm(
-    spec: NetSpec, weights: Mapping[str, np.ndarray], x: np.ndarray, percentile: float = 100
+    spec: NetSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    percentile: float = 100,
+    known: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Thresholds from the largest ReLU activations of the ANN.
 
     A spike of layer l - 1 stands for the activation lambda(l - 1), so that with unscaled weights
-    v_th(l) = lambda(l) / lambda(l - 1); for the input lambda is 1.
+    v_th(l) = lambda(l) / lambda(l - 1); for the input lambda is 1. A spike of a population whose threshold is
+    known stands for that threshold times what a spike of its input stands for.
 
     Parameters
     ----------
     spec : NetSpec
-        Without junctions: their inputs would have to share one lambda.
     weights : mapping of str to numpy.ndarray
     x : numpy.ndarray
         Encoded training images, (images, height, width, channels).
     percentile : float
         Below 100: this percentile over the neurons, each with its own maximum over images.
+    known : mapping of str to float, optional
+        Thresholds that are not to be balanced.
 
     Raises
     ------
     UserError
-        If the network has a junction, or a population whose ReLUs are never active.
+        If the spikes that meet at a junction stand for different activations, or a layer is silent.
     """
-    for population in spec.populations[1:]:
-        if len(spec.incoming(population.name)) > 1:
-            raise UserError(f"{population.name} is a junction: ANN-model normalisation needs layers with one input")
     ann = ANN.from_weights(spec, weights)
-    largest: dict[str, torch.Tensor] = {}
+    highest: dict[str, torch.Tensor] = {}
     for part in np.array_split(x, max(1, len(x) // 64)):
-        activations = ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
-        for name, values in activations.items():
-            highest = values.amax(0)
-            largest[name] = torch.maximum(largest[name], highest) if name in largest else highest
-    scale = {name: float(np.percentile(values.numpy(), percentile)) for name, values in largest.items()}
-    scale[spec.input.name] = 1.0
+        for name, values in ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())).items():
+            highest[name] = torch.maximum(highest[name], values.amax(0)) if name in highest else values.amax(0)
+    known = known or {}
+    spike = {spec.input.name: 1.0}  # the activation that a spike stands for
     thresholds = {}
     for population in spec.populations[1:]:
-        pre = spec.incoming(population.name)[0].pre
-        if population.kind == "relay":  # passes on what spikes of its input stand for
-            scale[population.name] = scale[pre]
+        name = population.name
+        arriving = [spike[projection.pre] for projection in spec.incoming(name)]
+        if not np.allclose(arriving, arriving[0]):
+            raise UserError(f"the spikes that meet in {name} stand for different activations; use --unit or spike-norm")
+        if population.kind == "relay":
+            spike[name] = arriving[0]
             continue
-        if not scale[population.name] > 0:
-            raise UserError(f"no ReLU of {population.name} is active on any of {len(x)} images; use more of them")
-        thresholds[population.name] = float(np.float32(scale[population.name] / scale[pre]))
+        largest = float(np.percentile(highest[name].numpy(), percentile))
+        if name not in known and not largest > 0:
+            raise UserError(f"no ReLU of {name} is active on any of {len(x)} images; use more of them")
+        thresholds[name] = float(np.float32(known.get(name, largest / arriving[0])))
+        spike[name] = thresholds[name] * arriving[0]
     return thresholds

@@ -12,9 +12,10 @@ from pathlib import Path
 from netspec.checkpoint import Checkpoint, find_checkpoint, write_atomically
 from netspec.errors import UserError
 
-__all__ = ["METHODS", "Thresholds", "find_thresholds", "load_thresholds"]
+__all__ = ["METHODS", "VARIANTS", "Thresholds", "find_thresholds", "load_thresholds", "open_thresholds"]
 
 METHODS = ("spike-norm", "ann-norm")
+VARIANTS = (*METHODS, *(f"{method}-unit" for method in METHODS))  # files beside a checkpoint
 FORMAT = "going-deeper-in-brian2 thresholds 1"
 
 
@@ -40,6 +41,8 @@ class Thresholds:
         Time steps for each image (SPIKE-NORM).
     reset : str
         What a spike left of the membrane potential meanwhile (SPIKE-NORM).
+    unit : bool
+        Residual units have threshold 1 (constraint 2, section 6.2).
     """
 
     values: Mapping[str, float]
@@ -51,6 +54,7 @@ class Thresholds:
     seed: int
     steps: int = 0
     reset: str = "zero"
+    unit: bool = False
 
     def save(self, path: str | os.PathLike) -> None:
         write_atomically(path, json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
@@ -79,6 +83,17 @@ def load_thresholds(path: str | os.PathLike, checkpoint: Checkpoint) -> Threshol
     return thresholds
 
 
-def find_thresholds(checkpoint: str | os.PathLike, method: str) -> Path:
+def open_thresholds(choice: str, checkpoint: str | os.PathLike, network: Checkpoint) -> Thresholds:
+    """The thresholds that a command is asked for: a file, or one of ``VARIANTS`` beside the checkpoint."""
+    if choice not in VARIANTS:
+        return load_thresholds(choice, network)
+    path = find_thresholds(checkpoint, choice)
+    if not path.is_file():
+        options = f"--method {choice.removesuffix('-unit')}{' --unit' if choice.endswith('-unit') else ''}"
+        raise UserError(f"there are no thresholds {path}; make them with sims/calibrate.py {options}")
+    return load_thresholds(path, network)
+
+
+def find_thresholds(checkpoint: str | os.PathLike, variant: str) -> Path:
     """The thresholds file that stands beside a checkpoint (a file, or the name of a shipped network)."""
-    return find_checkpoint(checkpoint).with_suffix(f".{method}.json")
+    return find_checkpoint(checkpoint).with_suffix(f".{variant}.json")
