@@ -22,7 +22,7 @@ from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import load_images
 from netspec.errors import UserError, run_command, writable_folder
 from sims.classify import add_network_options
-from sims.runtime import RUNTIMES, open_simulator
+from sims.runtime import RUNTIMES, RunInput, open_simulator
 from sims.spike_norm import ann_norm, spike_norm
 from sims.thresholds import METHODS, Thresholds, find_thresholds
 
@@ -60,6 +60,7 @@ def main() -> None:
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file")
     writable_folder(out.parent)
+    unfinished = out.with_name(f".{out.name}.unfinished")
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
     images.first(options.images)  # complains if there are not as many
     chosen = np.random.default_rng(options.seed % 2**64).choice(len(images), options.images, replace=False)
@@ -78,21 +79,22 @@ def main() -> None:
         values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile, unit)
         thresholds = replace(thresholds, values=values)
     else:
+        RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.output.name]).checked(checkpoint.spec)
         thresholds = replace(thresholds, steps=options.steps, reset=options.reset)
-        thresholds = run_spike_norm(options, checkpoint, x, thresholds, out)
+        thresholds = run_spike_norm(options, checkpoint, x, thresholds, unfinished)
     thresholds.save(out)
+    unfinished.unlink(missing_ok=True)
     print("\n".join(f"{name:>8} {value:.4f}" for name, value in thresholds.values.items()))
     print(f"written: {out}")
 
 
 def run_spike_norm(
-    options: argparse.Namespace, checkpoint: Checkpoint, x: np.ndarray, thresholds: Thresholds, out: Path
+    options: argparse.Namespace, checkpoint: Checkpoint, x: np.ndarray, thresholds: Thresholds, unfinished: Path
 ) -> Thresholds:
     """SPIKE-NORM with a progress bar, of all populations that ``thresholds`` lacks.
 
-    Finished layers are kept in a file beside ``out`` until all are.
+    Finished layers are kept in the file ``unfinished``.
     """
-    unfinished = out.with_name(f".{out.name}.unfinished")
     settings = asdict(thresholds)
     known = dict(thresholds.values)
     if unfinished.is_file():
@@ -116,7 +118,6 @@ def run_spike_norm(
         values = spike_norm(
             simulator, x, options.steps, options.seed, options.percentile, dict(known), workers, finished, bar.update
         )
-    unfinished.unlink(missing_ok=True)
     return replace(thresholds, values=values)
 
 

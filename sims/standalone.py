@@ -114,7 +114,7 @@ class StandaloneSimulator:
         given = run_input.checked(self.spec)
         if given.measured and self.synapses != "shared":
             raise UserError("synaptic input is measured with shared synapses only")
-        with tempfile.TemporaryDirectory(prefix="going-deeper-") as folder:
+        with scratch_folder() as folder:
             results = Path(folder)
             self._execute(given, results, progress)
             return self._collect(given, results)
@@ -175,6 +175,21 @@ class StandaloneSimulator:
     def _result(self, results: Path, name: str) -> np.ndarray:
         array = self.arrays[name]
         return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory:
+    """A folder in the cache for one run; those of processes that were killed on this machine are removed."""
+    runs = writable_folder(cache_folder() / "runs")
+    host = platform.node()
+    for left in runs.glob(f"{host}.*.*"):
+        process = left.name.removeprefix(f"{host}.").split(".")[0]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, OSError):  # not ours to judge
+            continue
+    return tempfile.TemporaryDirectory(dir=runs, prefix=f"{host}.{os.getpid()}.")
 
 
 def finish(process: subprocess.Popen) -> tuple[int, int]:
