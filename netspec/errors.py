@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,9 +49,8 @@ def writable_folder(path: str | os.PathLike) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # a name of its own: threads may ask side by side
+            pass
     except OSError as error:
         raise UserError(f"cannot write into the folder {folder}: {os.strerror(error.errno or 0)}") from error
     return folder

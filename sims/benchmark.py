@@ -113,7 +113,7 @@ def main() -> None:
     print("seconds        " + " ".join(f"{phase} {spent:.2f}" for phase, spent in simulator.seconds.items()))
     rows = []
     for activity in tqdm(options.activity, desc="activities"):
-        thresholds = thresholds_for(simulator, x, activity, 30)
+        thresholds = thresholds_for(simulator, x, activity, max(30, options.steps // 3))
         rows.append(measure(simulator, RunInput(x, thresholds, options.steps), options.repetitions))
     table = pd.DataFrame(rows)
     table.insert(0, "network", spec.name)

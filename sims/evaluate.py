@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,8 +169,17 @@ def cluster(options: argparse.Namespace) -> Iterator[str]:
     if options.scheduler:
         yield options.scheduler
         return
-    workers = {"n_workers": options.workers, "threads_per_worker": 1}
-    with LocalCluster(**workers, dashboard_address=None, silence_logs=logging.ERROR) as made:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers leave Ctrl-C to this process, which ends them
+    try:
+        made = LocalCluster(
+            n_workers=options.workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
+            silence_logs=logging.ERROR,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with made:
         yield made.scheduler_address
 
 

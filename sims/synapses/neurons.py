@@ -14,9 +14,9 @@ class IFThresholder(TemplateRunner):
     """Threshold, reset and spike count of integrate-and-fire neurons in one pass.
 
     Takes the place of the group's stock thresholder and resetter and gives the same spikes. In C++ standalone a
-    group that has received nothing since its last quiet step is not visited. A group whose ``measured`` is set does not fire:
-    its ``v`` holds the synaptic input of one step, the largest of which is kept for each neuron in ``peak``
-    (Algorithm 1 of the paper, line 9).
+    group that has received nothing since its last quiet step is not visited. A group whose ``measured`` is set
+    does not fire: its ``v`` holds the synaptic input of one step, the largest of which is kept for each neuron
+    in ``peak`` (Algorithm 1 of the paper, line 9).
     """
 
     def __init__(self, group: NeuronGroup, reset: str, when: str) -> None:
