@@ -216,6 +216,7 @@ def classify_command(
         help="populations whose spikes are kept and drawn; None takes four between the first layer and the output",
     )  # fmt: skip
     parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
+    parser.add_argument("--no-photos", action="store_true", help="leave the photographs out of the rasters")
     parser.add_argument("--out", default="output", metavar="DIR", help="where results go")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
@@ -251,7 +252,7 @@ def classify_command(
         quiet=options.quiet,
     )
     print_result(result)
-    files = save_result(result, images, thresholds, options.raster, out)
+    files = save_result(result, images, thresholds, options.raster, out, photos=not options.no_photos)
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
 
 
@@ -282,7 +283,12 @@ def trained_to(summary: dict[str, Any]) -> str:
 
 
 def save_result(
-    result: Result, images: ImageSet, thresholds: Thresholds, rasters: Sequence[str], out: Path
+    result: Result,
+    images: ImageSet,
+    thresholds: Thresholds,
+    rasters: Sequence[str],
+    out: Path,
+    photos: bool = True,
 ) -> list[Path]:
     """Write recording, thresholds, table, summary and pictures; returns the files."""
     from matplotlib.figure import Figure
@@ -306,7 +312,7 @@ def save_result(
             recording,
             names,
             presentations=shown,
-            images=images.images,
+            images=images.images if photos else None,
             labels=images.labels if known else None,
             classes=images.classes,
         )

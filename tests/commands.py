@@ -35,10 +35,10 @@ class Ended:
 
     def assert_refused(self, command: str, reason: str) -> None:
         """It ended on a mistake of the user's: status 2, one line on stderr with the reason."""
-        assert self.err.startswith(f"{command}: error: ")
-        assert self.err.count("\n") == 1 and self.err.endswith("\n")
-        assert reason in self.err
-        assert self.status == 2
+        assert self.err.startswith(f"{command}: error: "), self
+        assert self.err.count("\n") == 1 and self.err.endswith("\n"), self
+        assert reason in self.err, self
+        assert self.status == 2, self
 
 
 def run(command: str, main: Callable[[], None], *arguments: object) -> Ended:
@@ -80,7 +80,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def tiny_spec(name: str = "vgg16-tiny", classes: int = 10) -> NetSpec:
-    """Four layers that have the names of the rasters that run_vgg.py draws by default."""
+    """Four layers, with pooling and strides; quick to compile."""
     return NetSpec(
         name,
         (
@@ -102,9 +102,9 @@ def tiny_spec(name: str = "vgg16-tiny", classes: int = 10) -> NetSpec:
 def tiny_checkpoint(spec: NetSpec | None = None) -> Checkpoint:
     """Weights are multiples of 1/16, so that float32 sums are exact, whatever their order."""
     spec = tiny_spec() if spec is None else spec
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(53)  # seven of the ten classes among the answers
     weights = {
-        p.name: (draw.integers(-8, 11, spec.weight_shape(p)) / 16).astype(np.float32)
+        p.name: (draw.integers(-8, 9, spec.weight_shape(p)) / 16).astype(np.float32)
         for p in spec.projections
         if p.weighted
     }

@@ -1,7 +1,8 @@
 """Small networks for the tests, with weights and thresholds whose float32 sums are exact, whatever their order.
 
-Weights are multiples of 1/64, or 1/4096 where half precision is not to hold them. Those into and out of a relay multiply each other, so that they are multiples of 1/4,
-with zero mean and a pooling of 2 at most: even the sums behind a relay need fewer than 24 bits.
+Weights are multiples of 1/64, or 1/4096 where half precision is not to hold them. Those into and out of a relay
+multiply each other, so that they are multiples of 1/4, with zero mean and a pooling of 2 at most: even the sums behind
+a relay need fewer than 24 bits.
 """
 
 from __future__ import annotations
@@ -118,6 +119,22 @@ def wide() -> NetSpec:
     )
 
 
+def identities() -> NetSpec:
+    """No weights at all."""
+    return NetSpec(
+        "identities",
+        (
+            Population("input", (4, 6, 2), kind="input"),
+            Population("a", (4, 6, 3)),
+            Population("output", (1, 2, 4)),
+        ),
+        (
+            Projection("input", "a", kind="identity"),
+            Projection("a", "output", kind="identity", pool=2, stride=2),
+        ),
+    )
+
+
 def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (1, 1, 1)) -> NetSpec:
     """An input and an output, joined densely."""
     return NetSpec(
@@ -134,6 +151,7 @@ NETWORKS: dict[str, Callable[[], NetSpec]] = {
     "residual-if": lambda: residual("if"),
     "vgg": small_vgg,
     "wide": wide,
+    "identities": identities,
 }
 FINE = ("vgg",)
 
@@ -151,9 +169,9 @@ def exact_weights(spec: NetSpec, seed: int = 0, fine: bool = False) -> dict[str,
         if projection.weighted:
             graded = "relay" in (spec[projection.pre].kind, spec[projection.post].kind)
             shape = spec.weight_shape(projection)
-            grid = 4096 if fine else 64
-            drawn = rng.integers(-2, 3, shape) / 4 if graded else rng.integers(-3 * grid // 8, 5 * grid // 8, shape) / grid
-            weights[projection.name] = drawn.astype(np.float32)
+            grid = 4 if graded else 4096 if fine else 64
+            low, high = (-2, 3) if graded else (-3 * grid // 8, 5 * grid // 8)
+            weights[projection.name] = (rng.integers(low, high, shape) / grid).astype(np.float32)
     return weights
 
 

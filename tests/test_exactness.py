@@ -10,22 +10,13 @@ import pytest
 from brian2 import prefs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, assert_same, case, exact_weights, groups, images, specs
+from networks import NETWORKS, assert_same, case, exact_weights, groups, images, specs, weights_of
 
 from sims.inprocess import InProcessSimulator
 from sims.network import RESETS, SYNAPSES
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
-
-slow = pytest.mark.slow
-# Shared synapses with the compiler's usual optimisation. Stock synapses are Brian2's own code, 5 modules a projection
-PATHS = [
-    *[(network, "numpy", synapses) for network in NETWORKS for synapses in SYNAPSES],
-    ("garden", "cython", "shared"),
-    ("garden", "standalone", "shared"),
-    ("sprout", "cython", "explicit"),
-    ("sprout", "standalone", "explicit"),
-]
+from sims.synapses.packing import fit_half
 
 
 @pytest.fixture
@@ -37,7 +28,7 @@ def fast_compiler() -> Iterator[None]:
     prefs.codegen.cpp.extra_compile_args_gcc = usual
 
 
-def compare(simulator, network: str, runtime: str, synapses: str, reset: str) -> None:
+def compare(simulator, network: str, runtime: str, synapses: str, reset: str = "zero") -> None:
     spec, weights, run_input = case(network, reset)
     expected = ReferenceSimulator(spec, weights, reset).run(run_input)
     for name, rate in expected.spikes_per_neuron().items():  # the comparison is worth something
@@ -46,26 +37,50 @@ def compare(simulator, network: str, runtime: str, synapses: str, reset: str) ->
 
 
 @pytest.mark.parametrize("reset", RESETS)
-@pytest.mark.parametrize(("network", "runtime", "synapses"), PATHS)
-def test_all_spikes_are_those_of_the_reference(simulator, network, runtime, synapses, reset):
-    compare(simulator, network, runtime, synapses, reset)
+@pytest.mark.parametrize("synapses", SYNAPSES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_numpy_fires_the_spikes_of_the_reference(simulator, network, synapses, reset):
+    compare(simulator, network, "numpy", synapses, reset)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("runtime", ["cython", "standalone"])
+def test_compiled_shared_synapses_fire_the_spikes_of_the_reference(simulator, runtime, reset):
+    compare(simulator, "garden", runtime, "shared", reset)
+
+
+@pytest.mark.usefixtures("fast_compiler")  # five modules a projection, but of Brian2's own code
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("runtime", ["cython", "standalone"])
+def test_compiled_explicit_synapses_fire_the_spikes_of_the_reference(simulator, runtime, reset):
+    compare(simulator, "sprout", runtime, "explicit", reset)
+
+
+def test_kernels_that_are_fetched_ahead_fire_the_spikes_of_the_reference(simulator):
+    compare(simulator, "wide", "standalone", "shared")
 
 
 @pytest.mark.usefixtures("fast_compiler")
+def test_a_compiled_network_without_weights_fires_the_spikes_of_the_reference(simulator):
+    compare(simulator, "identities", "standalone", "shared")
+
+
+def test_weights_beyond_half_precision_fire_the_spikes_of_the_reference(simulator):
+    """All sixteen layers of VGG."""
+    assert not fit_half(weights_of("vgg"))
+    compare(simulator, "vgg", "standalone", "shared")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast_compiler")
 @pytest.mark.parametrize(
-    ("runtime", "synapses"),
-    [
-        ("standalone", "shared"),
-        ("cython", "shared"),
-        ("standalone", "explicit"),
-        pytest.param("cython", "explicit", marks=slow),
-    ],
+    ("runtime", "synapses"), [("standalone", "explicit"), ("cython", "shared"), ("cython", "explicit")]
 )
 def test_all_sixteen_layers_of_vgg_fire_the_spikes_of_the_reference(simulator, runtime, synapses):
-    compare(simulator, "vgg", runtime, synapses, "zero")
+    compare(simulator, "vgg", runtime, synapses)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(specs(), st.integers(0, 2**16), st.sampled_from(SYNAPSES), st.sampled_from(sorted(RESETS)))
 def test_random_networks_fire_the_spikes_of_the_reference(spec, seed, synapses, reset):
     rng = np.random.default_rng(seed)
@@ -83,7 +98,7 @@ def test_an_image_fires_the_same_spikes_in_whatever_company(simulator, runtime):
     network = simulator("garden", runtime)
 
     def recording(ids):
-        shown = RunInput(x[ids], thresholds, 15, ids=np.array(ids), rasters=groups(spec), raster_presentations=9)
+        shown = RunInput(x[ids], thresholds, 8, ids=np.array(ids), rasters=groups(spec), raster_presentations=9)
         return network.run(shown)
 
     together = recording([0, 1, 2, 3, 4])

@@ -100,7 +100,7 @@ def test_pooling_by_a_power_of_two_scales_spikes_exactly(pool):
     geometry = Geometry.of(spec, spec.projections[0])
     assert geometry.scale == pool**-2
     weights = np.ones((3, 2, 1, 1), dtype=np.float32)
-    pre, post, w = connections(geometry, weights)
+    _, post, w = connections(geometry, weights)
     np.testing.assert_array_equal(w, np.full(8 * 8 * 2 * 3, pool**-2, dtype=np.float32))
     np.testing.assert_array_equal(np.bincount(post), 2 * pool**2)  # pooled, ones stay ones
 

@@ -9,6 +9,7 @@ from networks import assert_same, case, exact_weights, residual, sprout
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
+from netspec.vgg import vgg16
 from sims.inprocess import InProcessSimulator
 from sims.network import SYNAPSES, SpikingNetwork
 from sims.reference import ReferenceSimulator
@@ -32,8 +33,8 @@ def potentials(spec: NetSpec, name: str, run_input: RunInput) -> np.ndarray:
 
 @pytest.mark.parametrize("synapses", SYNAPSES)
 def test_groups_and_projections_are_brian2_objects_under_their_names(synapses):
-    spec = sprout()
-    snn = SpikingNetwork(spec, exact_weights(spec), synapses)
+    simulator, _ = built("sprout", synapses)
+    spec, snn = simulator.spec, simulator.snn
     assert isinstance(snn.network, Network)
     assert isinstance(snn["input_on"], PoissonGroup) and isinstance(snn["input_off"], PoissonGroup)
     for population in spec.populations[1:]:
@@ -49,9 +50,8 @@ def test_groups_and_projections_are_brian2_objects_under_their_names(synapses):
 
 
 def test_explicit_synapses_show_every_connection():
-    spec = sprout()
-    weights = exact_weights(spec)
-    projections = SpikingNetwork(spec, weights, "explicit").projections
+    simulator, _ = built("sprout", "explicit")
+    spec, projections, weights = simulator.spec, simulator.snn.projections, exact_weights(simulator.spec)
     (first, *_, dense) = spec.projections
     assert len(projections["input_on_to_a"]) == spec.synapses(first)
     np.testing.assert_array_equal(projections["input_off_to_a"].w[:], -projections["input_on_to_a"].w[:])
@@ -91,6 +91,29 @@ def test_thresholds_of_the_last_run_can_be_read():
     simulator.run(run_input)
     for name, threshold in run_input.thresholds.items():
         assert simulator.snn[name].v_th == threshold
+
+
+def test_objects_of_the_user_s_own_drive_shared_and_explicit_networks_alike():
+    """A current and a synapse, in steps in which no input arrives; an image dark enough leaves many of them."""
+    recordings = []
+    for synapses in SYNAPSES:
+        simulator, run_input = built("sprout", synapses)
+        snn = simulator.snn
+        snn["a"].run_regularly("v += 0.25 * (i % 2)", when="groups")
+        feedback = Synapses(snn["output"], snn["a"], on_pre="v_post += 0.5", name="feedback")
+        feedback.connect()
+        snn.network.add(feedback)
+        dark = RunInput(run_input.x / 64, {"a": 1, "output": 0.5}, 40, rasters=("input_on", "input_off", "a"))
+        recordings.append(simulator.run(dark))
+    arriving = np.union1d(*(recordings[0].rasters[name][:, 0] for name in ("input_on", "input_off")))
+    assert len(np.setdiff1d(recordings[0].rasters["a"][:, 0], arriving)) > 10
+    assert_same(*recordings)
+
+
+def test_explicit_synapses_that_no_machine_can_hold_are_refused_at_once():
+    spec = vgg16("imagenet")
+    with pytest.raises(UserError, match=r"explicit synapses of vgg16-imagenet-x1 need about \d+\.\d GB .*use shared"):
+        SpikingNetwork(spec, {}, "explicit")
 
 
 def test_a_changed_weight_of_explicit_synapses_takes_effect():

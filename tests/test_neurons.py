@@ -1,5 +1,7 @@
 """Integrate-and-fire neurons beyond the plain case: measured input, groups that may be left alone, thresholds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ def test_measured_peaks_are_those_of_the_reference(simulator, runtime):
     reference = ReferenceSimulator(spec, weights)
     thresholds = {}
     for population in spec.spiking:
-        run_input = RunInput(usual.x, thresholds, 15, measured=(population.name,), rasters=groups(spec))
+        run_input = RunInput(usual.x, thresholds, 8, measured=(population.name,), rasters=groups(spec))
         expected = reference.run(run_input)
         assert expected.peaks[population.name].max() > 0
         assert_same(simulator("garden", runtime).run(run_input), expected)
@@ -149,7 +151,7 @@ def test_a_spike_crosses_all_layers_within_its_step(synapses):
     sheets = ("input", "a", "r", "b", "s", "output")
     kinds = ("input", "if", "relay", "if", "relay", "if")
     populations = [Population(name, (1, 1, 1), kind=kind) for name, kind in zip(sheets, kinds, strict=True)]
-    joined = [Projection(pre, post, kind="dense") for pre, post in zip(sheets, sheets[1:], strict=False)]
+    joined = [Projection(pre, post, kind="dense") for pre, post in pairwise(sheets)]
     spec = NetSpec("chain", tuple(populations), tuple(joined))
     weights = {projection.name: np.ones((1, 1), dtype=np.float32) for projection in joined}
     x = np.full((1, 1, 1, 1), 0.3, dtype=np.float32)

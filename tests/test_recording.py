@@ -81,7 +81,10 @@ def test_output_counts_grow_spike_by_spike(recording):
 
 
 def test_prediction_is_the_class_of_most_spikes_up_to_each_step():
-    fired = [[[0, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1]], [[0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]]]
+    fired = [
+        [[0, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1]],
+        [[0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]],
+    ]
     recording = output_only(fired, np.zeros((2, 5, 3)))
     assert recording.predictions(1).tolist() == [1, 0]
     assert recording.predictions(3).tolist() == [0, 2]

@@ -60,7 +60,7 @@ def test_refused_with_what_was_found_and_what_was_expected(change, message):
 
 def test_more_steps_than_32_bits_can_count_are_refused():
     x = np.broadcast_to(np.float32(0), (40_000, *SPEC.input.shape))
-    with pytest.raises(UserError, match="40000 presentations of 65535 steps are too many for one run; split the images"):
+    with pytest.raises(UserError, match="40000 presentations of 65535 steps are too many for one run; split"):
         RunInput(x, GOOD.thresholds, 65_535).checked(SPEC)
 
 

@@ -1,0 +1,218 @@
+"""Image files of all kinds, as people have them: sizes, modes, formats, damage."""
+
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from netspec.data import IMAGE_SUFFIXES, ImageSet, image_folder, load_images, read_image, samples
+from netspec.errors import UserError
+
+CLASSES = ("cat", "dog")
+
+
+def noise(height: int = 40, width: int = 40, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def gradient(height: int, width: int) -> np.ndarray:
+    """Red grows to the right, green downwards."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([255 * x / max(1, width - 1), 255 * y / max(1, height - 1), 0 * x], axis=2).astype(np.uint8)
+
+
+# Files
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_format_is_found_and_read(suffix, tmp_path):
+    picture = gradient(32, 32)
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(picture).save(tmp_path / f"a{suffix}", **lossless)
+    (read,) = image_folder(tmp_path, 32, ()).images
+    tolerance = 12 if suffix in (".jpg", ".jpeg") else 0
+    assert np.abs(read.astype(int) - picture).max() <= tolerance
+
+
+def test_image_is_read_pixel_for_pixel_unless_a_size_is_asked_for(tmp_path):
+    Image.fromarray(noise(30, 50)).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, noise(30, 50))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 30).shape, (30, 30, 3))
+
+
+def test_image_of_the_right_size_is_not_touched(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 40), noise())
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 200), (200, 60), (31, 33), (500, 20), (7, 9)])
+def test_centre_is_cut_out_and_its_proportions_kept(height, width, tmp_path):
+    Image.fromarray(gradient(height, width)).save(tmp_path / "a.png")
+    size, side = 16, min(height, width)
+    read = read_image(tmp_path / "a.png", size)[..., :2].astype(float) / 255
+    inside = (np.arange(size) + 0.5) / size * side - 0.5  # where the pixels lie in the square that is cut out
+    for axis, (length, colour) in enumerate([(height, 1), (width, 0)]):
+        expected = ((length - side) / 2 + inside) / (length - 1)
+        seen = read[..., colour].mean(axis=1 - axis)
+        assert np.abs(seen - expected)[1:-1].max() < 0.02  # interpolation bends the ends
+
+
+def test_single_pixel_fills_the_image(tmp_path):
+    Image.fromarray(np.full((1, 1, 3), (9, 90, 200), np.uint8)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 8), np.full((8, 8, 3), (9, 90, 200)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA"])
+def test_every_mode_becomes_colour(mode, tmp_path):
+    picture = np.where(gradient(32, 32)[..., :1] > 127, 255, 0).astype(np.uint8) * np.ones((1, 1, 3), np.uint8)
+    Image.fromarray(picture).convert(mode).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
+
+
+def test_jpeg_for_printing_becomes_colour(tmp_path):
+    Image.fromarray(gradient(32, 32)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - gradient(32, 32)).max() < 20
+
+
+@pytest.mark.parametrize("suffix", [".png", ".ppm"])
+def test_grey_of_16_bits_keeps_its_shades(suffix, tmp_path):
+    shades = np.arange(0, 65_536, 16, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(shades).save(tmp_path / f"a{suffix}")
+    read = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read, np.repeat((shades // 256)[..., None], 3, axis=2))
+
+
+# Damage
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_cut_file_is_refused_or_read_never_worse(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(noise()).save(path)
+    whole, refused = path.read_bytes(), 0
+    cuts = np.linspace(0, len(whole) - 3, 60).astype(int)
+    for length in cuts:
+        path.write_bytes(whole[:length])
+        try:
+            assert read_image(path, 8).shape == (8, 8, 3)
+        except UserError as error:
+            assert str(error).startswith(f"{path} is no image, or broken (")
+            refused += 1
+    assert refused > 50  # a decoder may forgive the loss of the last bytes
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_spoilt_file_is_refused_or_read_never_worse(suffix, tmp_path):
+    path, draw = tmp_path / f"a{suffix}", np.random.default_rng(0)
+    Image.fromarray(noise(12, 12)).save(path)
+    whole, refused = path.read_bytes(), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata and sizes
+        for _ in range(150):
+            content = bytearray(whole)
+            for place in draw.integers(0, min(len(content), 150), 4):
+                content[place] = draw.integers(256)
+            path.write_bytes(content)
+            try:
+                assert read_image(path, 8).shape == (8, 8, 3)
+            except UserError:
+                refused += 1
+    assert refused > 0
+
+
+def test_image_of_absurd_size_is_refused(tmp_path):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"bomb.png is no image, or broken"):
+        read_image(tmp_path / "bomb.png", 32)
+
+
+def test_file_of_another_kind_is_refused_whatever_it_is_called(tmp_path):
+    for name, content in {"a.png": b"%PDF-1.7", "b.jpg": b"<html></html>", "c.webp": bytes(1000)}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} is no image, or broken"):
+            read_image(tmp_path / name, 32)
+
+
+def test_kind_is_told_by_the_content(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(image_folder(tmp_path, 40, ()).images[0], noise())
+
+
+def test_missing_file_and_folder_of_that_name_are_refused(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for name in ("folder.png", "missing.png"):
+        with pytest.raises(UserError, match=rf"{name} is no image, or broken"):
+            read_image(tmp_path / name)
+
+
+# Folders
+
+
+def test_order_of_images_is_that_of_their_names(tmp_path):
+    for folder, names in {"dog": "ba", "cat": "dc"}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(np.full((4, 4, 3), ord(name), np.uint8)).save(tmp_path / folder / f"{name}.png")
+    read = image_folder(tmp_path, 4, CLASSES)
+    assert [chr(image[0, 0, 0]) for image in read.images] == ["c", "d", "a", "b"]
+    assert list(read.labels) == [0, 0, 1, 1]
+    assert (read.images.dtype, read.labels.dtype.kind) == (np.uint8, "i")
+
+
+def test_class_of_a_folder_is_its_place_among_the_networks_classes(tmp_path):
+    for name in ("dog", "cat"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise()).save(tmp_path / name / "a.png")
+    assert list(image_folder(tmp_path, 8, ("dog", "fox", "cat")).labels) == [2, 0]
+
+
+def test_empty_class_folders_and_other_files_do_not_matter(tmp_path):
+    for name in ("cat", "dog", "unicorn"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "unicorn" / "notes.txt").touch()
+    (tmp_path / "README.md").touch()
+    Image.fromarray(noise()).save(tmp_path / "dog" / "a.JPEG")
+    assert list(image_folder(tmp_path, 8, CLASSES).labels) == [1]
+
+
+def test_linked_images_are_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    os.symlink(tmp_path / "a.png", tmp_path / "images" / "b.png")
+    np.testing.assert_array_equal(image_folder(tmp_path / "images", 40, ()).images[0], noise())
+
+
+def test_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"there is no folder .*a\.png"):
+        load_images(str(tmp_path / "a.png"), 32, CLASSES)
+
+
+def test_network_of_another_size_gets_images_of_its_size(tmp_path):
+    Image.fromarray(noise(50, 70)).save(tmp_path / "a.png")
+    for size in (1, 32, 224):
+        assert load_images(str(tmp_path), size, ()).images.shape == (1, size, size, 3)
+
+
+# Sets of images
+
+
+def test_digest_is_that_of_the_pixels_in_their_order():
+    images = samples()
+    assert images.digest == samples().digest
+    assert images.digest == ImageSet(images.images, -images.labels, (), "elsewhere").digest
+    backwards = images.subset(slice(None, None, -1))
+    changed = images.images.copy()
+    changed[7, 5, 3, 1] ^= 1
+    others = [backwards, images.first(19), ImageSet(changed, images.labels, images.classes, images.source)]
+    assert len({images.digest, *(other.digest for other in others)}) == 4
