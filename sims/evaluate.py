@@ -175,7 +175,7 @@ def cluster(options: argparse.Namespace) -> Iterator[str]:
             n_workers=options.workers,
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         )
     finally:
         signal.signal(signal.SIGINT, handler)

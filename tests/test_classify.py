@@ -239,6 +239,15 @@ def test_only_the_asked_rasters_are_kept_and_drawn(tiny, tmp_path, reference):
     assert sorted(file.name for file in tmp_path.glob("raster*")) == ["raster_input_off.pdf", "raster_input_off.png"]
 
 
+def test_photographs_can_be_left_out(tiny, tmp_path, reference):
+    heights = []
+    for more in ((), ("--no-photos",)):
+        assert run_vgg(tiny, tmp_path, "--images", 1, "--steps", 20, "--raster", "output", *more).status == 0
+        with Image.open(tmp_path / "raster_output.png") as picture:
+            heights.append(picture.height)
+    assert heights[1] < heights[0]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_thresholds_of_a_method_are_found_beside_the_checkpoint(method, tiny, tmp_path, reference):
     arguments = ("--images", 1, "--steps", 12, "--raster")

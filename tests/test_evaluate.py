@@ -179,6 +179,14 @@ def test_operations_by_hand():
     assert all(table[f"spikes_per_neuron_{p.name}"].eq(1).all() for p in spec.populations)
 
 
+def test_steps_of_the_paper_are_reported():
+    case = Case("digest", "thresholds", "data", "zero", 0, 2500)
+    assert case.reported == (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
+    assert replace(case, steps=100).reported == (10, 20, 50, 100)
+    assert replace(case, steps=120).reported == (10, 20, 50, 100, 120)
+    assert replace(case, steps=3).reported == (3,)
+
+
 def test_thresholds_of_one_name_but_other_values_are_kept_apart():
     cases, labels, ann = by_hand()
     other = replace(cases[1][0], thresholds="spike-norm 99.9 87654321")

@@ -16,6 +16,8 @@ from sims.inprocess import InProcessSimulator
 from sims.network import RESETS, SYNAPSES
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
+from sims.stimulus import presentation_keys
+from sims.synapses.draws import spike_probability_draws
 from sims.synapses.packing import fit_half
 
 
@@ -112,6 +114,16 @@ def test_an_image_fires_the_same_spikes_in_whatever_company(simulator, runtime):
                 spikes, same = apart.spikes(name), together.spikes(name)
                 spikes, same = spikes[spikes.presentation == place], same[same.presentation == image]
                 np.testing.assert_array_equal(spikes[["step", "neuron"]], same[["step", "neuron"]])
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "cython", "standalone"])
+def test_a_pixel_fires_if_its_size_exceeds_its_random_number_by_the_least_bit(simulator, runtime):
+    spec, _, usual = case("garden")
+    (key,) = presentation_keys(0, np.array([0]))
+    draws = spike_probability_draws(int(key), 0, spec.input.size).reshape(1, *spec.input.shape)
+    for x, fires in ((draws, 0), (-draws, 0), (draws + np.float32(2**-24), 1), (-draws - np.float32(2**-24), 1)):
+        recording = simulator("garden", runtime).run(RunInput(x, usual.thresholds, 1))
+        assert (recording.spike_counts("input") == fires).all()
 
 
 def test_the_same_image_under_another_number_or_seed_fires_other_spikes(simulator):
