@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from brian2 import prefs
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from networks import NETWORKS, assert_same, case, exact_weights, groups, images, specs, weights_of
 
 from sims.inprocess import InProcessSimulator
 from sims.network import RESETS, SYNAPSES
 from sims.reference import ReferenceSimulator
-from sims.runtime import RunInput
+from sims.runtime import RunInput, open_simulator
 from sims.stimulus import presentation_keys
 from sims.synapses.draws import spike_probability_draws
 from sims.synapses.packing import fit_half
@@ -91,6 +91,25 @@ def test_random_networks_fire_the_spikes_of_the_reference(spec, seed, synapses, 
     run_input = RunInput(x, thresholds, 8, seed, rasters=groups(spec), raster_presentations=2)
     expected = ReferenceSimulator(spec, weights, reset).run(run_input)
     assert_same(InProcessSimulator(spec, weights, synapses, reset, "numpy").run(run_input), expected)
+
+
+@pytest.mark.usefixtures("fast_compiler")
+@pytest.mark.parametrize(("runtime", "kinds"), [("cython", ["shared"]), ("standalone", SYNAPSES)])
+@settings(
+    max_examples=3,
+    deadline=None,
+    phases=[Phase.generate],  # shrinking would compile for hours
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(specs(), st.integers(0, 2**16), st.data())
+def test_random_compiled_networks_fire_the_spikes_of_the_reference(runtime, kinds, spec, seed, data):
+    synapses, reset = data.draw(st.sampled_from(kinds)), data.draw(st.sampled_from(sorted(RESETS)))
+    weights, x = exact_weights(spec, seed), images(spec, 2, seed)
+    thresholds = {population.name: np.random.default_rng(seed).integers(1, 128) / 64 for population in spec.spiking}
+    run_input = RunInput(x, thresholds, 8, seed, rasters=groups(spec), raster_presentations=2)
+    expected = ReferenceSimulator(spec, weights, reset).run(run_input)
+    simulator = open_simulator(spec, weights, runtime, synapses, reset, quiet=True)
+    assert_same(simulator.run(run_input), expected)
 
 
 @pytest.mark.parametrize("runtime", ["numpy", "cython", "standalone"])
