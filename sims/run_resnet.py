@@ -3,7 +3,7 @@
 Section 6 of Sengupta et al. 2019: what a residual network needs so that its conversion loses little. With
 --constraints none the junctions have no ReLU; 1 gives them ReLUs (integrate-and-fire neurons); 2 gives all residual
 units the threshold 1; 3 puts two plain convolutions with balanced thresholds in front. No ResNet comes with the
-repository yet: train one with python -m netspec.train, balance it with sims/calibrate.py, and name it with --checkpoint.
+repository yet: train one with python -m netspec.train, balance it with sims/calibrate.py, name it with --checkpoint.
 """
 
 from __future__ import annotations
