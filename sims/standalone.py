@@ -143,10 +143,12 @@ class StandaloneSimulator:
         try:
             assert process.stdout is not None and process.stderr is not None
             for line in process.stdout:
-                if progress and line.strip().isdigit():
+                if line.startswith("peak_memory "):
+                    self.peak_memory = int(line.split()[1])
+                elif progress and line.strip().isdigit():
                     progress(int(line))
             message = process.stderr.read().strip()
-            status, self.peak_memory = finish(process)
+            status = process.wait()
         finally:
             process.kill()
             process.wait()
@@ -192,13 +194,6 @@ def scratch_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(dir=runs, prefix=f"{host}.{os.getpid()}.")
 
 
-def finish(process: subprocess.Popen) -> tuple[int, int]:
-    """Wait for the end of a process; returns its exit status and its peak memory in bytes."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def generate(
     spec: NetSpec, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, project: Path
 ) -> tuple[dict[str, dict[str, str]], str]:
@@ -221,6 +216,7 @@ def generate(
     try:
         device.headers.extend(f'"{header}"' for header in OWN_HEADERS)
         device.insert_code("before_start", "run_input::read(args);")
+        device.insert_code("after_end", "run_input::tell_peak_memory();")
         snn = SpikingNetwork(spec, weights if synapses == "explicit" else None, synapses, reset, half)
         snn.network.run(DT, namespace={})
         read_duration_at_run_time(device, snn.network.name)

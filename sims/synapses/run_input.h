@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,6 +76,21 @@ inline void read(std::vector<std::string>& arguments) {
         if (key == "raster_presentations") input.raster_presentations = std::atoll(value.c_str());
         if (key == "raster") input.rasters.insert(value);
     }
+}
+
+// Tells the most memory that this program has held, in bytes. On Linux rusage would count what the parent held
+// when it started us, so that the kernel's own mark of this address space is read there.
+inline void tell_peak_memory() {
+    int64_t bytes = 0;
+    std::ifstream status("/proc/self/status");
+    std::string word;
+    while (status >> word)
+        if (word == "VmHWM:" && status >> bytes) bytes *= 1024;
+#ifdef __APPLE__
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) bytes = usage.ru_maxrss;
+#endif
+    std::cout << "peak_memory " << bytes << std::endl;
 }
 
 // A file among the results, opened once; a disk that is full ends the run with a message.
