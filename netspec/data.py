@@ -8,17 +8,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from netspec.errors import UserError
 
-__all__ = ["CIFAR10_CLASSES", "ImageSet", "cifar10", "image_folder", "load_images", "samples"]
+__all__ = [
+    "CIFAR10_CLASSES",
+    "IMAGENETTE_CLASSES",
+    "ImageSet",
+    "cifar10",
+    "image_folder",
+    "imagenet_folder",
+    "load_images",
+    "samples",
+]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGENETTE_CLASSES = {  # the folders of Imagenette, ten classes of ImageNet
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
+CENTRE = {224: 256}  # ImageNet's convention: the shorter side becomes 256, the centre of 224 is seen
+IMAGENET_SPLITS = {"train": "train", "test": "val"}
 CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes
 
 
@@ -121,8 +145,17 @@ def download_cifar10() -> Path:
     return Path(cache) / CIFAR10_FOLDER
 
 
-def samples(dataset: str = "cifar10") -> ImageSet:
-    """The 20 images of CIFAR-10 (test images 0 to 19) inside the package foolbox."""
+def samples(dataset: str = "cifar10", classes: tuple[str, ...] = ()) -> ImageSet:
+    """The 20 images of a data set inside the package foolbox.
+
+    Parameters
+    ----------
+    dataset : {'cifar10', 'imagenet'}
+        Test images 0 to 19 of CIFAR-10, or photographs of 224x224 from ImageNet.
+    classes : tuple of str
+        Of the network that is to see photographs of ImageNet: they are labelled (and not -1) for one that knows
+        all its 1000 classes.
+    """
     from importlib.util import find_spec
 
     package = find_spec("foolbox")
@@ -131,15 +164,29 @@ def samples(dataset: str = "cifar10") -> ImageSet:
     files = sorted(Path(package.submodule_search_locations[0], "data").glob(f"{dataset}_*"))
     if len(files) != 20:
         raise UserError(f"the package foolbox should hold 20 {dataset} images, found {len(files)}; reinstall it")
-    images = np.stack([read_image(file) for file in files])
     labels = np.array([int(file.stem.split("_")[-1]) for file in files])
-    return ImageSet(images, labels, CIFAR10_CLASSES, "CIFAR-10 test images 0 to 19")
+    if dataset == "cifar10":
+        images = np.stack([read_image(file) for file in files])
+        return ImageSet(images, labels, CIFAR10_CLASSES, "CIFAR-10 test images 0 to 19")
+    images = np.stack([read_image(file, 224) for file in files])
+    labels = labels if len(classes) == 1000 else np.full_like(labels, -1)
+    return ImageSet(images, labels, classes, "20 photographs of ImageNet")
 
 
-def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...]) -> ImageSet:
+def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...] | None = None) -> ImageSet:
     """Images from files: ``folder/CLASS/*`` with known classes, or ``folder/*`` with unknown ones (label -1).
 
-    Every image is scaled so that its shorter side is ``size``, and its centre is cut out.
+    Every image is scaled so that its shorter side is ``size``, and its centre is cut out; for 224 in the manner
+    of ImageNet the shorter side becomes 256, unless the image is 224x224 already.
+
+    Parameters
+    ----------
+    folder : path
+    size : int
+        Side of the square images that are given back.
+    classes : tuple of str, optional
+        Those that the images may have; by default the names of the folders. The folders of Imagenette count as
+        their classes' names.
 
     Raises
     ------
@@ -149,7 +196,13 @@ def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...])
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}")
-    named = {path: path.parent.name for path in sorted(root.glob("*/*")) if path.suffix.lower() in IMAGE_SUFFIXES}
+    named = {
+        path: IMAGENETTE_CLASSES.get(path.parent.name, path.parent.name)
+        for path in sorted(root.glob("*/*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    if classes is None:
+        classes = tuple(dict.fromkeys(named.values()))
     plain = [path for path in sorted(root.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     for path, name in named.items():
         if name not in classes:
@@ -158,7 +211,24 @@ def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...])
     if not files:
         raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor folders of images")
     labels = [classes.index(named[path]) if path in named else -1 for path in files]
-    return ImageSet(np.stack([read_image(path, size) for path in files]), np.array(labels), classes, str(root))
+    images = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    for image, path in zip(images, tqdm(files, desc=f"reading {root}", leave=False, delay=5), strict=True):
+        image[:] = read_image(path, size)
+    return ImageSet(images, np.array(labels), classes, str(root))
+
+
+def imagenet_folder(
+    folder: str | os.PathLike, split: str, size: int = 224, classes: tuple[str, ...] | None = None
+) -> ImageSet:
+    """Images in the manner of ImageNet: ``folder/train/WNID/*`` and ``folder/val/WNID/*``.
+
+    Parameters as for :func:`image_folder`; ``split`` is ``'train'`` or ``'test'`` (the validation images).
+    """
+    root = Path(folder) / IMAGENET_SPLITS[split]
+    images = image_folder(root, size, classes)
+    if (images.labels < 0).any():
+        raise UserError(f"{root} holds no folders of classes (WNID/*)")
+    return images
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:
@@ -173,7 +243,11 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
                 image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image, or broken ({error})") from error
-    return np.asarray(image if size is None else ImageOps.fit(image, (size, size)))
+    if size is None or image.size == (size, size):
+        return np.asarray(image)
+    fitted = ImageOps.fit(image, (CENTRE.get(size, size),) * 2)
+    cut = (fitted.width - size) // 2
+    return np.asarray(fitted.crop((cut, cut, cut + size, cut + size)))
 
 
 def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "test") -> ImageSet:
@@ -182,19 +256,21 @@ def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "
     Parameters
     ----------
     source : str
-        ``'cifar10-samples'`` (bundled), ``'cifar10'`` (downloaded once), a folder of CIFAR-10's binary
-        version, or a folder of images.
+        ``'cifar10-samples'`` or ``'imagenet-samples'`` (bundled), ``'cifar10'`` (downloaded once), a folder of
+        CIFAR-10's binary version, one with ``train`` and ``val`` in the manner of ImageNet, or a folder of images.
     size : int
         Side of the network's input.
     classes : tuple of str
         The network's classes.
     split : {'test', 'train'}
-        Of CIFAR-10.
+        Of CIFAR-10 and ImageNet.
     """
-    if source == "cifar10-samples":
-        return samples("cifar10")
+    if source in ("cifar10-samples", "imagenet-samples"):
+        return samples(source.removesuffix("-samples"), classes)
     if source == "cifar10":
         return cifar10(split)
     if any((Path(source) / place / "test_batch.bin").is_file() for place in (".", CIFAR10_FOLDER)):
         return cifar10(split, source)
+    if (Path(source) / IMAGENET_SPLITS[split]).is_dir():
+        return imagenet_folder(source, split, size, classes)
     return image_folder(source, size, classes)

@@ -28,22 +28,25 @@ from tqdm import tqdm
 
 from netspec.ann import ANN
 from netspec.checkpoint import Checkpoint, save_checkpoint, write_atomically
-from netspec.data import ImageSet, cifar10
+from netspec.data import ImageSet, cifar10, imagenet_folder
 from netspec.errors import UserError, run_command, writable_folder
-from netspec.resnet import resnet20
+from netspec.resnet import resnet20, resnet34
 from netspec.spec import NetSpec
 from netspec.vgg import vgg16
 
 __all__ = ["Recipe", "error_rate", "train"]
 
-PADDING = 4  # pixels on each side for the random crop
+PADDING = 1 / 8  # of the image's side, on each side, for the random crop: 4 pixels of 32
 COVERED = 99.9  # percentile of |input| that the gain maps to 1
 NETWORKS: dict[str, Callable[..., NetSpec]] = {
     "vgg16": vgg16,
     "resnet20": resnet20,
     "resnet20-constraint1": partial(resnet20, preprocessing=False),
     "resnet20-basic": partial(resnet20, junction_relu=False, preprocessing=False),
+    "vgg16-imagenet": partial(vgg16, "imagenet"),
+    "resnet34": resnet34,
 }
+IMAGENET = ("vgg16-imagenet", "resnet34")
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,14 @@ class Trainer:
         )
         self.run = torch.compile(self.ann) if recipe.compiled else self.ann
         self.classes = images.classes
-        self.mean = images.images.mean(axis=0, dtype=np.float64).astype(np.float32) / np.float32(255)
+        # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
+        axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
+        self.mean = images.images.mean(axis=axes, dtype=np.float64).astype(np.float32) / np.float32(255)
         self.gain = input_gain(images.images, self.mean)
         held_out = recipe.validation
         order = np.random.default_rng(recipe.seed).permutation(len(images))
-        self.train = self._tensors(images.subset(np.sort(order[held_out:])), PADDING)
+        self.padding = int(PADDING * spec.input.shape[0])
+        self.train = self._tensors(images.subset(np.sort(order[held_out:])), self.padding)
         self.held_out = self._tensors(images.subset(np.sort(order[:held_out])), 0) if held_out else None
         self.test = self._tensors(test, 0)
         self.epoch, self.best = 0, math.inf
@@ -125,7 +131,7 @@ class Trainer:
         draw = np.random.default_rng([self.recipe.seed, self.epoch])
         for part in np.array_split(draw.permutation(len(x)), math.ceil(len(x) / self.recipe.batch)):
             index = torch.from_numpy(part).to(self.device)
-            down, right = torch.from_numpy(draw.integers(0, 2 * PADDING + 1, (2, len(part)))).to(self.device)
+            down, right = torch.from_numpy(draw.integers(0, 2 * self.padding + 1, (2, len(part)))).to(self.device)
             flip = torch.from_numpy(draw.random(len(part)) < 0.5).to(self.device)
             batch = crops[index, :, down, right].float()
             batch = torch.where(flip[:, None, None, None], batch.flip(3), batch)
@@ -209,7 +215,7 @@ def error_rate(trainer: Trainer, data: tuple[torch.Tensor, torch.Tensor]) -> flo
     """Share of images whose largest class score is not the label's."""
     trainer.ann.eval()
     wrong = 0
-    for x, labels in zip(data[0].split(500), data[1].split(500), strict=True):
+    for x, labels in zip(data[0].split(100), data[1].split(100), strict=True):
         with trainer.autocast():
             scores = trainer.ann(x.float().contiguous(memory_format=torch.channels_last))
         wrong += int((scores.argmax(1) != labels).sum())
@@ -260,13 +266,18 @@ def as_csv(rows: list[dict]) -> str:
     return text.getvalue()
 
 
+DATA_HELP = (
+    "folder of CIFAR-10's binary version, None downloads it; for 224x224 a folder with train/CLASS/* and val/CLASS/*"
+)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m netspec.train", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     default = Recipe()
     parser.add_argument("network", choices=NETWORKS, help="architecture")
-    parser.add_argument("--data", metavar="DIR", help="folder of CIFAR-10's binary version; None downloads it")
+    parser.add_argument("--data", metavar="DIR", help=DATA_HELP)
     parser.add_argument("--out", default="training", metavar="DIR", help="where state, log and checkpoint go")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the number of channels")
     parser.add_argument("--epochs", type=int, default=default.epochs)
@@ -315,9 +326,16 @@ def main() -> None:
     dropout = {"conv_dropout": options.conv_dropout, "dense_dropout": options.dense_dropout}
     if not options.network.startswith("vgg"):
         dropout = {"branch_dropout": options.branch_dropout}
-    spec = NETWORKS[options.network](width=options.width, **dropout)
     out = writable_folder(options.out)
-    trainer = Trainer(spec, cifar10("train", options.data), cifar10("test", options.data), recipe, options.device)
+    if options.network in IMAGENET:
+        if not options.data:
+            raise UserError(f"{options.network} needs --data: a folder with train/CLASS/* and val/CLASS/*")
+        images = imagenet_folder(options.data, "train")
+        test = imagenet_folder(options.data, "test", classes=images.classes)
+    else:
+        images, test = cifar10("train", options.data), cifar10("test", options.data)
+    spec = NETWORKS[options.network](width=options.width, classes=len(images.classes), **dropout)
+    trainer = Trainer(spec, images, test, recipe, options.device)
     print(f"{spec.name}: {spec.parameters():,} weights, gain {trainer.gain:.3f}, on {options.device}")
     train(trainer, out, options.half, started + 60 * options.minutes)
 

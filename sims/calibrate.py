@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="spike-norm")
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME|DIR",
-        help="cifar10 (downloaded once), a folder of its binary files, or a folder of images",
+        help="cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* "
+        "and val/CLASS/*, or a folder of images",
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=256, help="random training images")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image and layer")

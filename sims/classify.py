@@ -147,7 +147,7 @@ def classify(
             "runtime": runtime,
             "synapses": synapses,
             "reset": reset,
-            "thresholds": {"method": thresholds.method, "percentile": thresholds.percentile},
+            "thresholds": {"method": thresholds.variant, "percentile": thresholds.percentile},
             "rasters": list(rasters),
             "raster_images": raster_images,
         },
@@ -203,7 +203,8 @@ def classify_command(
     )
     parser.add_argument(
         "--data", default="cifar10-samples", metavar="NAME|DIR",
-        help="cifar10-samples, cifar10 (downloaded once), a folder of its binary files, or a folder of images",
+        help="cifar10-samples, imagenet-samples, cifar10 (downloaded once), a folder of its binary files, one with "
+        "train/CLASS/* and val/CLASS/*, or a folder of images",
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")

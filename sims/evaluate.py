@@ -52,7 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     add_network_options(parser, "vgg16-cifar10")
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME|DIR",
-        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, or a folder of images",
+        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
+        "and val/CLASS/*, or a folder of images",
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")

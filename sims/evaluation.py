@@ -83,9 +83,9 @@ def shards(case: Case, images: int, size: int) -> Iterator[Shard]:
 
 
 def name_thresholds(thresholds: Thresholds) -> str:
-    """Method and percentile, and a digest of the values."""
+    """Method (as in ``VARIANTS``) and percentile, and a digest of the values."""
     values = hashlib.sha256(json.dumps(dict(thresholds.values), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{thresholds.method} {thresholds.percentile:g} {values}"
+    return f"{thresholds.variant} {thresholds.percentile:g} {values}"
 
 
 def run_shard(

@@ -56,6 +56,11 @@ class Thresholds:
     reset: str = "zero"
     unit: bool = False
 
+    @property
+    def variant(self) -> str:
+        """Method and kind, one of ``VARIANTS``."""
+        return f"{self.method}-unit" if self.unit else self.method
+
     def save(self, path: str | os.PathLike) -> None:
         write_atomically(path, json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
 

@@ -10,7 +10,7 @@ import requests
 from PIL import Image
 
 from netspec import data
-from netspec.data import CIFAR10_CLASSES, ImageSet, cifar10, image_folder, load_images, samples
+from netspec.data import CIFAR10_CLASSES, ImageSet, cifar10, image_folder, imagenet_folder, load_images, samples
 from netspec.errors import UserError
 
 BATCH = 10_000
@@ -112,6 +112,16 @@ def test_samples_are_the_first_twenty_test_images():
     assert [sample.classes[label] for label in sample.labels[:4]] == ["cat", "ship", "ship", "airplane"]
 
 
+def test_photographs_of_imagenet_have_labels_for_networks_that_know_all_classes():
+    known, unknown = samples("imagenet", tuple(map(str, range(1000)))), samples("imagenet", ("cat", "dog"))
+    assert known.images.shape == (20, 224, 224, 3)
+    np.testing.assert_array_equal(known.labels[:4], [243, 559, 438, 990])
+    np.testing.assert_array_equal(unknown.labels, [-1] * 20)
+    assert unknown.classes == ("cat", "dog")
+    assert known.digest == unknown.digest != samples().digest
+    assert load_images("imagenet-samples", 224, ("cat", "dog")).digest == known.digest
+
+
 def test_samples_without_their_package_say_what_to_install(monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="sample images are in the package foolbox: pip install"):
@@ -130,7 +140,7 @@ def test_incomplete_package_of_samples_is_told(tmp_path, monkeypatch):
 
 
 def save_image(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
@@ -169,6 +179,34 @@ def test_shorter_side_is_scaled_and_the_centre_cut_out(tmp_path):
 def test_grey_images_become_colour(tmp_path):
     save_image(tmp_path / "grey.png", np.full((4, 4), 77, np.uint8))
     np.testing.assert_array_equal(image_folder(tmp_path, 4, ()).images, np.full((1, 4, 4, 3), 77))
+
+
+def test_photographs_are_scaled_to_256_and_their_centre_seen(tmp_path):
+    """ImageNet's convention; a file that is 224 already is left alone."""
+    y, x = np.mgrid[:512, :600]
+    save_image(tmp_path / "a.png", np.stack([x * 255 / 600, y * 255 / 512, 0 * x], axis=2).astype(np.uint8))
+    exact = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    save_image(tmp_path / "b.png", exact)
+    scaled, same = image_folder(tmp_path, 224, ()).images
+    np.testing.assert_array_equal(same, exact)
+    kept = (np.arange(224) + 0.5 + (256 - 224) / 2) * 2  # pixels of the original, downwards
+    assert np.abs(scaled[:, 100, 1] - kept * 255 / 512).max() < 2
+    assert np.abs(scaled[100, :, 0] - (kept + (600 - 512) / 2) * 255 / 600).max() < 2
+
+
+def test_folder_in_the_manner_of_imagenet_has_two_splits(tmp_path):
+    for split, shade in (("train", 10), ("val", 90)):
+        for wnid in ("n03888257", "n01440764", "n00000001"):
+            save_image(tmp_path / split / wnid / "a.png", plain((shade, 2, 3)))
+    read = imagenet_folder(tmp_path, "train", 4)
+    assert read.classes == ("n00000001", "tench", "parachute")
+    np.testing.assert_array_equal(read.labels, [0, 1, 2])
+    for split, shade in (("train", 10), ("test", 90)):
+        read = load_images(str(tmp_path), 4, ("parachute", "n00000001", "tench"), split)
+        np.testing.assert_array_equal(read.labels, [1, 2, 0])
+        np.testing.assert_array_equal(read.images[..., 0], shade)
+    with pytest.raises(UserError, match=r"'n00000001' is none of the network's classes \(cat\)"):
+        load_images(str(tmp_path), 4, ("cat",), "test")
 
 
 def test_folder_of_an_unknown_class_is_refused(tmp_path):

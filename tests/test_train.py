@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.numpy import save_file
 
 from netspec import train as module
@@ -23,7 +24,7 @@ from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError, writable_folder
 from netspec.spec import NetSpec, Population, Projection
-from netspec.train import PADDING, Recipe, Trainer, error_rate, main, train
+from netspec.train import Recipe, Trainer, error_rate, main, train
 
 SPEC = NetSpec(
     "toy",
@@ -132,9 +133,10 @@ def test_half_stores_the_weights_as_float16(tmp_path):
 
 def test_epoch_shows_every_training_image_once_cropped_and_flipped():
     run = trainer(replace(RECIPE, batch=50))
-    padded, labels = run.train
+    (padded, labels), span = run.train, 2 * run.padding + 1
+    assert span == 3
     assert len(padded) == 300 - RECIPE.validation
-    moves = list(product(range(len(padded)), range(2 * PADDING + 1), range(2 * PADDING + 1), (False, True)))
+    moves = list(product(range(len(padded)), range(span), range(span), (False, True)))
     crops = {}
     for index, down, right, flip in moves:
         crop = padded[index, :, down : down + 8, right : right + 8].float()
@@ -146,7 +148,7 @@ def test_epoch_shows_every_training_image_once_cropped_and_flipped():
         shown += found
     indices, downs, rights, flips = zip(*shown, strict=True)
     assert sorted(indices) == list(range(len(padded))) != list(indices)
-    assert set(downs) == set(rights) == set(range(2 * PADDING + 1))
+    assert set(downs) == set(rights) == set(range(span))
     assert 0.4 < np.mean(flips) < 0.6
 
 
@@ -160,7 +162,8 @@ def test_batches_repeat_for_an_epoch_and_differ_between_epochs():
 
 def test_held_out_images_are_not_trained_on():
     run = trainer()
-    seen = {pixels(image[:, PADDING:-PADDING, PADDING:-PADDING]) for image in run.train[0]}
+    inner = slice(run.padding, -run.padding)
+    seen = {pixels(image[:, inner, inner]) for image in run.train[0]}
     assert len(run.held_out[0]) == RECIPE.validation
     assert not any(pixels(image) in seen for image in run.held_out[0])
 
@@ -409,6 +412,41 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
 def test_command_refuses_what_makes_no_sense(command, arguments, message):
     with pytest.raises(UserError, match=message):
         command(*arguments)
+
+
+@pytest.mark.parametrize("network", ["vgg16-imagenet", "resnet34"])
+def test_command_trains_on_photographs_in_folders(network, tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    for split, wnid in product(("train", "val"), ("n01440764", "n03028079", "n09999999")):
+        (tmp_path / split / wnid).mkdir(parents=True)
+        for k in range(2):
+            Image.fromarray(draw.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
+                tmp_path / split / wnid / f"{k}.png"
+            )
+    options = ["--epochs", "1", "--batch", "3", "--validation", "0", "--width", "0.03", "--threads", "1"]
+    monkeypatch.setattr(
+        sys, "argv", ["train", network, "--data", str(tmp_path), "--out", str(tmp_path / "run"), *options]
+    )
+    main()
+    best = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert best.classes == ("tench", "church", "n09999999")
+    assert best.spec.input.shape == (224, 224, 3)
+    assert best.mean.shape == (3,)
+    assert best.info["test_images"] == 6
+
+
+def test_photographs_need_their_folder(tmp_path, monkeypatch):
+    for more, message in (
+        ([], "resnet34 needs --data: a folder with train/CLASS"),
+        (["--data", str(tmp_path)], "there is no folder .*train"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train", "resnet34", "--out", str(tmp_path / "run"), *more])
+        with pytest.raises(UserError, match=message):
+            main()
+    (tmp_path / "train").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "train" / "a.png")
+    with pytest.raises(UserError, match="train holds no folders of classes"):
+        main()
 
 
 def test_mistake_at_the_keyboard_is_told_in_one_line(tmp_path):
