@@ -17,13 +17,17 @@ __all__ = [
     "Energy",
     "ac_mac_ratio",
     "ac_operations",
+    "activation_of_a_spike",
     "agreement",
     "ann_macs",
     "driven_by_spikes",
     "energy",
     "error",
     "layerwise_ac_mac_ratio",
+    "layerwise_ratio_of_means",
+    "pearson",
     "rate_correlation",
+    "spike_intervals",
     "spikes_per_neuron",
 ]
 
@@ -178,7 +182,12 @@ def layerwise_ac_mac_ratio(recording: Recording) -> float:
     float
         NaN if no IF neuron drives a weighted projection.
     """
-    spec, counted, means = recording.spec, driven_by_spikes(recording.spec), recording.spikes_per_neuron()
+    return layerwise_ratio_of_means(recording.spec, recording.spikes_per_neuron())
+
+
+def layerwise_ratio_of_means(spec: NetSpec, means: Mapping[str, float]) -> float:
+    """:func:`layerwise_ac_mac_ratio` from the mean spikes per neuron of each population of IF neurons."""
+    counted = driven_by_spikes(spec)
     return _ratio(sum(means[projection.pre] * spec.macs(projection) for projection in counted), ann_macs(spec, counted))
 
 
@@ -236,13 +245,60 @@ def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike])
         activation = np.asarray(activations[population.name])
         if activation.shape != rates.shape:
             raise ValueError(f"activations of {population.name} are {activation.shape}, the spikes {rates.shape}")
-        correlations[population.name] = _pearson(rates, np.maximum(activation, 0))
+        correlations[population.name] = pearson(rates, np.maximum(activation, 0))
     return correlations
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's coefficient over all elements; NaN where either side is constant."""
     a, b = (values.astype(np.float64).ravel() for values in (a, b))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def activation_of_a_spike(spec: NetSpec, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """The activation of the ANN that a spike in every step stands for, for each population of IF neurons.
+
+    A spike of the input stands for 1. A spike of a neuron stands for its threshold times what an incoming spike
+    stands for, so that a lossless conversion has the rates ``activation / activation_of_a_spike``.
+
+    Returns
+    -------
+    dict of str to float
+        NaN where spikes that stand for different activations meet, and behind.
+    """
+    values = {spec.input.name: 1.0}
+    for population in spec.populations[1:]:
+        arriving = [values[projection.pre] for projection in spec.incoming(population.name)]
+        incoming = arriving[0] if np.allclose(arriving, arriving[0]) else float("nan")
+        values[population.name] = incoming * (1.0 if population.kind == "relay" else thresholds[population.name])
+    return {population.name: values[population.name] for population in spec.spiking}
+
+
+def spike_intervals(recording: Recording, name: str, presentation: int, neuron: int | None = None) -> np.ndarray:
+    """Steps from each spike of a neuron to its next, within one presentation.
+
+    Parameters
+    ----------
+    recording : Recording
+    name : str
+        A group with a raster.
+    presentation : int
+    neuron : int, optional
+        By default all neurons of the group.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, by neuron, then in order of time.
+    """
+    step, index = recording.rasters[name].T
+    chosen = step // recording.steps == presentation
+    if neuron is not None:
+        chosen &= index == neuron
+    step, index = step[chosen].astype(np.int64), index[chosen]
+    order = np.lexsort((step, index))
+    step, index = step[order], index[order]
+    return np.diff(step)[np.diff(index) == 0]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 
 from netspec.checkpoint import write_atomically
 
-__all__ = ["COLOURS", "INK", "MUTED", "save", "style"]
+__all__ = ["COLOURS", "INK", "MUTED", "PREDICTED", "RIGHT", "WRONG", "as_rgb", "save", "style", "use_style"]
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey
 COLOURS = {
@@ -29,6 +30,7 @@ COLOURS = {
     "yellow": "#F0E442",
 }
 INK, MUTED = "#222222", "#767676"
+RIGHT, WRONG, PREDICTED = COLOURS["green"], COLOURS["vermillion"], COLOURS["blue"]
 DPI = 200
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {},
@@ -68,6 +70,7 @@ STYLE: dict[Any, Any] = {
     "image.cmap": "cividis",
     "figure.figsize": (3.5, 2.6),
     "figure.facecolor": "white",
+    "figure.dpi": 150,  # in notebooks; files have their own
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "auto",
     "pdf.fonttype": 42,  # text stays text
@@ -82,6 +85,16 @@ def style() -> Iterator[None]:
     """
     with matplotlib.rc_context(STYLE):
         yield
+
+
+def use_style() -> None:
+    """The look of this project's figures from here on, for a notebook."""
+    matplotlib.rcParams.update(STYLE)
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image of one or three channels as one of three."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def save(figure: Figure, path: str | os.PathLike) -> tuple[Path, Path]:

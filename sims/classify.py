@@ -295,7 +295,8 @@ def save_result(
     from matplotlib.figure import Figure
 
     from analysis.metrics import agreement, error
-    from analysis.plots import convergence, raster
+    from analysis.plots import convergence
+    from analysis.raster import raster
     from analysis.style import save, style
 
     recording = result.recording

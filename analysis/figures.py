@@ -1,0 +1,311 @@
+"""The figures of the paper, and some beside them, from the repository's tables. Each function gives a new figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+from analysis.coding import accumulated_spikes, expected_error, sampling_error
+from analysis.plots import convergence, input_coding, spike_counts_by_layer, thresholds_by_layer
+from analysis.plots import sampling_error as plot_sampling_error
+from analysis.results import (
+    CONSTRAINTS,
+    PAPER,
+    RESULTS,
+    MissingTableError,
+    choose,
+    describe,
+    layers,
+    main_networks,
+    settings,
+    thresholds_of,
+)
+from analysis.style import COLOURS, MUTED, style
+from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.errors import UserError
+from sims.thresholds import find_thresholds, load_thresholds
+
+__all__ = [
+    "balancing_factors",
+    "constraints",
+    "convergence_by_network",
+    "convergence_by_setting",
+    "input_spikes",
+    "load_threshold_convergence",
+    "shipped_thresholds",
+    "spike_counts",
+    "threshold_convergence",
+    "thresholds",
+]
+
+TABLES = Mapping[str, pd.DataFrame]
+CODING_STEPS = 1000
+ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
+DATA_SETS = ("cifar10", "imagenette")
+JUNCTIONS = "resnet20-cifar10-constraint1"
+
+
+def input_spikes(image: np.ndarray, checkpoint: Checkpoint, seed: int = 0) -> Figure:
+    """Figure 1: an image, the ANN's input, one step of spikes, 1000 steps; and how the sampling error falls.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, of the size of the network's input.
+    checkpoint : Checkpoint
+        Whose mean is subtracted, and whose gain makes probabilities of pixels.
+    seed : int
+    """
+    x = checkpoint.encode(image[None])[0]
+    one, many = accumulated_spikes(x, [1, CODING_STEPS], seed)
+    with style():
+        figure = Figure(figsize=(6.9, 1.75))
+        pictures, curve = figure.subfigures(1, 2, width_ratios=(4.6, 2.1))
+        input_coding(pictures, image, x, one, many, CODING_STEPS)
+        plot_sampling_error(
+            curve.subplots(), ERROR_STEPS, sampling_error(x, ERROR_STEPS, seed), expected_error(x, ERROR_STEPS)
+        )
+    return figure
+
+
+def shipped_thresholds(name: str, variant: str) -> dict[str, float]:
+    """The thresholds beside a shipped network.
+
+    Raises
+    ------
+    MissingTableError
+        If the network, or its thresholds, are not shipped.
+    """
+    try:
+        path = find_thresholds(name, variant)
+    except UserError as error:
+        raise MissingTableError(f"{name} is not shipped; train it with python -m netspec.train") from error
+    if not path.is_file():
+        options = f"--method {variant.removesuffix('-unit')}{' --unit' if variant.endswith('-unit') else ''}"
+        raise MissingTableError(
+            f"no {variant} thresholds of {name}; make them with sims/calibrate.py --checkpoint {name} {options}"
+        )
+    return dict(load_thresholds(path, load_checkpoint(name)).values)
+
+
+def thresholds(name: str) -> Figure:
+    """Thresholds by SPIKE-NORM beside ANN-model normalisation, and their ratio by layer and from layer to layer.
+
+    Both are in units of the synaptic input: the ANN's is the largest mean input, if the neurons before spike in
+    every step at most; SPIKE-NORM's is the largest input of a single step.
+    """
+    snn, ann = shipped_thresholds(name, "spike-norm"), shipped_thresholds(name, "ann-norm")
+    ratio = {layer: snn[layer] / ann[layer] for layer in snn}
+    product = dict(zip(ratio, np.cumprod(list(ratio.values())), strict=True))
+    with style():
+        figure = Figure(figsize=(6.9, 2.5))
+        left, right = figure.subplots(1, 2)
+        thresholds_by_layer(left, snn, "SPIKE-NORM: largest input in the SNN", log=True)
+        thresholds_by_layer(left, ann, "ANN-model: largest activation of the ANN", log=True)
+        thresholds_by_layer(right, ratio, "of the layer")
+        thresholds_by_layer(right, product, "of all layers up to here")
+        right.axhline(1, color=MUTED, linewidth=0.5, zorder=0)
+        right.set_ylabel("SPIKE-NORM / ANN-model")
+    return figure
+
+
+def balancing_factors(name: str = JUNCTIONS) -> Figure:
+    """Figure 2c: the threshold of each layer of a residual network with junction ReLUs, none of them fixed."""
+    values = shipped_thresholds(name, "spike-norm")
+    junctions = {projection.post for projection in load_checkpoint(name).spec.projections if not projection.weighted}
+    with style():
+        figure = Figure(figsize=(4.6, 2.6))
+        ax = thresholds_by_layer(figure.subplots(), values)
+        joined = {layer: value for layer, value in values.items() if layer in junctions}
+        ax.plot(list(joined), list(joined.values()), "o", color=COLOURS["vermillion"], label="junctions")
+        ax.axhline(1, color=MUTED, linewidth=0.5, zorder=0)
+        ax.set_ylabel("largest synaptic input of a step")
+        ax.legend()
+    return figure
+
+
+def load_threshold_convergence(name: str, folder: Path = RESULTS) -> pd.DataFrame:
+    """The table that ``analysis/threshold_convergence.py`` writes."""
+    path = folder / f"{name}-threshold-convergence.csv"
+    if not path.is_file():
+        raise MissingTableError(
+            f"there is no table {path.name}; make it with analysis/threshold_convergence.py --checkpoint {name}"
+        )
+    return pd.read_csv(path)
+
+
+def threshold_convergence(table: pd.DataFrame) -> Figure:
+    """Thresholds against steps, number of images and percentile, each layer's relative to its own at the end."""
+    longest, most, largest = (table[key] == table[key].max() for key in ("steps", "images", "percentile"))
+    final = table[longest & most & largest].set_index("layer")["threshold"]
+    names = list(final.index)
+    table = table.assign(relative=table["threshold"] / table["layer"].map(final))
+    with style():
+        figure = Figure(figsize=(6.9, 2.4))
+        by_steps, by_images, by_percentile = figure.subplots(1, 3, sharey=True)
+        colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, len(names)))
+        _lines(by_steps, table[most & largest], "steps", names, colours)
+        _lines(by_images, table[longest & largest], "images", names, colours)
+        by_steps.set_ylabel("threshold / that of the whole batch")
+        for colour, (percentile, rows) in zip(
+            COLOURS.values(), table[longest & most & ~largest].groupby("percentile"), strict=False
+        ):
+            values = rows.set_index("layer")["relative"].reindex(names)
+            by_percentile.plot(names, values, color=colour, marker="o", label=f"{percentile:g} %")
+        by_percentile.tick_params(axis="x", rotation=90)
+        by_percentile.set_xlabel("percentile over the neurons")
+        by_percentile.legend()
+        by_steps.set_ylim(0, 1.05)
+        by_steps.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+        for line in (0, -1):
+            by_images.plot([], [], color=colours[line], label=names[line])
+        by_images.legend(loc="lower right")
+    return figure
+
+
+def _lines(ax: Axes, rows: pd.DataFrame, quantity: str, names: list[str], colours: np.ndarray) -> None:
+    for name, colour in zip(names, colours, strict=True):
+        curve = rows[rows["layer"] == name].sort_values(quantity)
+        ax.plot(curve[quantity], curve["relative"], color=colour, linewidth=0.8, marker="o", markersize=2)
+    ax.set_xscale("log")
+    ticks = sorted(rows[quantity].unique())
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel(quantity)
+
+
+def constraints(errors: TABLES) -> Figure:
+    """Figure 3: error of ResNet-20 against steps under each architectural constraint.
+
+    Raises
+    ------
+    MissingTableError
+        Unless there are at least two curves to compare.
+    """
+    curves, levels, missing = {}, {}, ""
+    for label, (name, variant) in CONSTRAINTS.items():
+        try:
+            rows = choose(errors, name, variant)
+        except MissingTableError as error:
+            missing = str(error)
+            continue
+        curves[label] = rows
+        levels[label] = rows["ann_error"].iloc[0] / 100
+    if len(curves) < 2:
+        raise MissingTableError(missing)
+    with style():
+        figure = Figure(figsize=(5.2, 2.5))
+        _legend(_errors(figure.subplots(), curves, levels), "ResNet-20, CIFAR-10", outside=True)
+    return figure
+
+
+def _errors(
+    ax: Axes, curves: Mapping[str, pd.DataFrame], levels: Mapping[str, float], marks: Mapping[str, float] | None = None
+) -> Axes:
+    """Curves of errors tables; those with other steps than the first one are drawn by themselves."""
+    for number, (label, rows) in enumerate(curves.items()):
+        level = {label: levels[label]} if label in levels else None
+        mark = {label: marks[label]} if marks and label in marks else None
+        convergence(ax, rows["steps"], {label: rows["snn_error"] / 100}, level, marks=mark, marker=".")
+        _band(ax, rows, number)
+    return ax
+
+
+def _band(ax: Axes, rows: pd.DataFrame, number: int) -> None:
+    """One standard deviation over the seeds, where there are several."""
+    if rows["snn_error_sd"].notna().all():
+        mean, sd = rows["snn_error"] / 100, rows["snn_error_sd"] / 100
+        ax.fill_between(rows["steps"], mean - sd, mean + sd, color=f"C{number}", alpha=0.2, linewidth=0)
+
+
+def _legend(ax: Axes, title: str, outside: bool = False) -> Axes:
+    """Each name once, what is common to the curves at the end; beside the axes where curves leave no room."""
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    common = [name for name in ("ANN", "the paper's end") if name in handles]
+    order = [name for name in handles if name not in common] + common
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if outside else {}
+    ax.legend([handles[name] for name in order], order, title=title, title_fontsize=6.5, alignment="left", **place)
+    return ax
+
+
+def convergence_by_network(errors: TABLES) -> Figure:
+    """Figure 4: error against steps of all networks, a panel for each data set; the paper's end points on its own data.
+
+    Raises
+    ------
+    MissingTableError
+        If there is no network with the paper's thresholds.
+    """
+    panels: dict[str, dict[str, pd.DataFrame]] = {}
+    levels, marks = {}, {}
+    for data in DATA_SETS:
+        for name, variant in main_networks(errors, data).items():
+            try:
+                rows = choose(errors, name, variant)
+            except MissingTableError:
+                continue
+            label = describe(name).split(", ")[0]
+            panels.setdefault(data, {})[label] = rows
+            levels[data, label] = rows["ann_error"].iloc[0] / 100
+            for paper in PAPER:
+                if (paper.network, paper.thresholds) == (name, variant) and paper.data in describe(name).split(", "):
+                    marks[data, label] = paper.snn / 100
+    if not panels:
+        raise MissingTableError("no errors of a network with the paper's thresholds; make them with sims/evaluate.py")
+    with style():
+        figure = Figure(figsize=(3.6 * len(panels), 2.6))
+        for ax, (data, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            own_levels = {label: level for (where, label), level in levels.items() if where == data}
+            own_marks = {label: mark for (where, label), mark in marks.items() if where == data}
+            _legend(_errors(ax, curves, own_levels, own_marks), describe(f"vgg16-{data}").split(", ")[1])
+    return figure
+
+
+def convergence_by_setting(errors: TABLES, name: str) -> Figure:
+    """Error of one network against steps, for all thresholds and resets that were evaluated."""
+    table = errors[name]
+    curves = {
+        f"{thresholds_of(setting)}, reset {reset}": table[(table["thresholds"] == setting) & (table["reset"] == reset)]
+        for setting, reset in settings(table)
+    }
+    with style():
+        figure = Figure(figsize=(5.2, 2.5))
+        ax = _errors(figure.subplots(), curves, {})
+        ax.axhline(table["ann_error"].iloc[0] / 100, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), label="ANN")
+        _legend(ax, describe(name), outside=True)
+    return figure
+
+
+def spike_counts(operations: TABLES) -> Figure:
+    """Figure 5: mean spikes per neuron of each layer, a panel for each network, with reset to zero.
+
+    Raises
+    ------
+    MissingTableError
+        If no network was evaluated with reset to zero.
+    """
+    panels = {
+        name: table[table["reset"] == "zero"]
+        for name, table in operations.items()
+        if name in main_networks(operations) and (table["reset"] == "zero").any()
+    }
+    if not panels:
+        raise MissingTableError("no operations with reset to zero; make them with sims/evaluate.py")
+    with style():
+        figure = Figure(figsize=(3.5 * min(2, len(panels)), 2.6 * -(-len(panels) // 2)))
+        grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False)
+        for ax in grid.flat[len(panels) :]:
+            ax.axis("off")
+        for ax, (name, table) in zip(grid.flat, panels.items(), strict=False):
+            for _, row in table.iterrows():
+                spike_counts_by_layer(ax, layers(row), f"{thresholds_of(row['thresholds'])}, {row['steps']:,} steps")
+            ax.set_title(describe(name))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    return figure

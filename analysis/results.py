@@ -1,0 +1,286 @@
+"""The tables of results in the repository, and the paper's numbers to put beside them.
+
+``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes, under the
+name of the checkpoint that was evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.metrics import JOULES_PER_AC, JOULES_PER_MAC, layerwise_ratio_of_means
+from netspec.checkpoint import load_checkpoint
+from netspec.errors import UserError
+
+__all__ = [
+    "CONSTRAINTS",
+    "PAPER",
+    "RESULTS",
+    "MissingTableError",
+    "Published",
+    "choose",
+    "comparison",
+    "describe",
+    "layers",
+    "load",
+    "main_networks",
+    "markdown",
+    "operations_summary",
+    "thresholds_of",
+]
+
+RESULTS = Path(__file__).parent / "results"
+KINDS = ("errors", "operations")
+LAYER = "spikes_per_neuron_"
+ARCHITECTURES = {"vgg": "VGG-", "resnet": "ResNet-"}
+DATA = {"cifar10": "CIFAR-10", "imagenette": "Imagenette", "imagenet": "ImageNet"}
+VARIANTS = {"basic": "no junction ReLUs", "constraint1": "no pre-processing layers"}
+METHODS = {"spike-norm": "SPIKE-NORM", "ann-norm": "ANN-model"}
+# Figure 3: the network and the thresholds under each constraint, each together with those before it
+CONSTRAINTS = {
+    "basic architecture": ("resnet20-cifar10-basic", "spike-norm"),
+    "1: junction ReLUs": ("resnet20-cifar10-constraint1", "spike-norm"),
+    "2: unit thresholds": ("resnet20-cifar10-constraint1", "spike-norm-unit"),
+    "3: pre-processing layers": ("resnet20-cifar10", "spike-norm-unit"),
+}
+
+
+class MissingTableError(UserError):
+    """A table, or a row of it, that was not made yet; the message says by which command it is."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Errors in percent that the paper reports, and the network here that is to be compared with it.
+
+    Parameters
+    ----------
+    place : str
+        Where in the paper.
+    network, thresholds : str
+        Ours.
+    data : str
+        The paper's; other errors than those on the same data are no comparison.
+    ann, snn : float
+        Errors after 2500 steps, reset to zero.
+    """
+
+    place: str
+    network: str
+    thresholds: str
+    data: str
+    ann: float
+    snn: float
+
+
+PAPER = (
+    Published("Table 1", "vgg16-cifar10", "ann-norm", "CIFAR-10", 8.30, 8.54),
+    Published("Table 1", "vgg16-cifar10", "spike-norm", "CIFAR-10", 8.30, 8.45),
+    Published("Table 2", "vgg16-imagenette", "ann-norm", "ImageNet", 29.48, 30.61),
+    Published("Table 2", "vgg16-imagenette", "spike-norm", "ImageNet", 29.48, 30.04),
+    Published("Table 3", "resnet20-cifar10", "spike-norm-unit", "CIFAR-10", 10.9, 12.54),
+    Published("Section 7.3", "resnet20-cifar10", "ann-norm-unit", "CIFAR-10", 10.9, 12.87),
+    Published("Table 3", "resnet34-imagenette", "spike-norm-unit", "ImageNet", 29.31, 34.53),
+)
+# Section 7.4: AC/MAC on ImageNet, with the steps of figure 5
+PAPER_RATIOS = {"vgg16": "1.975 (ImageNet, 500 steps)", "resnet34": "2.4 (ImageNet, 2000 steps)"}
+
+
+def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
+    """All tables of a kind.
+
+    Parameters
+    ----------
+    kind : {'errors', 'operations'}
+    folder : Path
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        By checkpoint, in the order of their names.
+
+    Raises
+    ------
+    MissingTableError
+        If there is none.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is none of {KINDS}")
+    names = {path.name.removesuffix(f"-{kind}.csv"): path for path in sorted(folder.glob(f"*-{kind}.csv"))}
+    if not names:
+        raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
+    return {name: pd.read_csv(path) for name, path in names.items()}
+
+
+def choose(
+    tables: Mapping[str, pd.DataFrame], name: str, thresholds: str, reset: str = "zero", percentile: float = 100
+) -> pd.DataFrame:
+    """The rows of one network under one setting.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        From :func:`load`.
+    name : str
+        The checkpoint.
+    thresholds : str
+        One of ``sims.thresholds.VARIANTS``.
+    reset : {'zero', 'subtract'}
+    percentile : float
+
+    Raises
+    ------
+    MissingTableError
+        If there are none.
+    UserError
+        If there are several thresholds of that name.
+    """
+    wanted = f"{thresholds} {percentile:g}"
+    options = f"--checkpoint {name} --thresholds {thresholds} --resets {reset}"
+    if name in tables:
+        table = tables[name]
+        rows = table[table["thresholds"].str.match(rf"{re.escape(wanted)}( |$)") & (table["reset"] == reset)]
+        if rows["thresholds"].nunique() > 1:
+            raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
+        if len(rows):
+            return rows
+    raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")
+
+
+def settings(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Thresholds and reset of each setting in a table, the paper's thresholds before others."""
+    pairs = list(table[["thresholds", "reset"]].drop_duplicates().itertuples(index=False, name=None))
+    return sorted(pairs, key=lambda pair: (not pair[0].startswith("spike-norm"), pair[0], pair[1] != "zero"))
+
+
+def main_networks(tables: Iterable[str], data: str | None = None) -> dict[str, str]:
+    """The networks without the variants of figure 3, and the paper's thresholds for each.
+
+    Parameters
+    ----------
+    tables : iterable of str
+        Names of checkpoints.
+    data : str, optional
+        Only those of this data set, such as ``'cifar10'``.
+    """
+    names = [name for name in tables if name.count("-") == 1 and data in (None, name.split("-")[1])]
+    names.sort(key=lambda name: not name.startswith("vgg"))
+    return {name: "spike-norm-unit" if name.startswith("resnet") else "spike-norm" for name in names}
+
+
+def describe(name: str) -> str:
+    """A checkpoint's name for people: ``'resnet20-cifar10-basic'`` is a ResNet-20, CIFAR-10, no junction ReLUs."""
+    network, *rest = name.split("-")
+    kind = network.rstrip("0123456789")
+    label = ARCHITECTURES.get(kind, kind) + network.removeprefix(kind)
+    return ", ".join([label, *(DATA.get(part) or VARIANTS.get(part, part) for part in rest)])
+
+
+def thresholds_of(setting: str) -> str:
+    """Thresholds for people: ``'spike-norm-unit 99.9'`` is SPIKE-NORM, unit, percentile 99.9."""
+    variant, percentile = setting.split(" ")[:2]
+    method = variant.removesuffix("-unit")
+    label = METHODS.get(method, method) + (", unit" if method != variant else "")
+    return label if percentile == "100" else f"{label}, percentile {percentile}"
+
+
+def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables 1 to 3: errors at the end of the presentations, one row for each setting, beside the paper's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the number of images and seeds; the paper's errors only where network, thresholds and reset are its own.
+    """
+    rows = []
+    for name, table in errors.items():
+        for setting, reset in settings(table):
+            last = table[(table["thresholds"] == setting) & (table["reset"] == reset)].sort_values("steps").iloc[-1]
+            rows.append(
+                {
+                    "network": _with_width(name, last["network"]),
+                    "thresholds": thresholds_of(setting),
+                    "reset": reset,
+                    "images": f"{last['images']:,}",
+                    "seeds": last["seeds"],
+                    "steps": last["steps"],
+                    "ANN": f"{last['ann_error']:.2f} %",
+                    "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),
+                    "increment": f"{last['increment']:+.2f}",
+                    "agreement": f"{last['agreement']:.1f} %",
+                    "the paper": _published(name, setting, reset),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _with_width(name: str, spec_name: str) -> str:
+    """``x0.5`` is half of the paper's channels."""
+    width = re.search(r"-x([\d.]+)$", spec_name)
+    return describe(name) + (f" (x{width[1]} channels)" if width and float(width[1]) != 1 else "")
+
+
+def _with_sd(mean: float, sd: float) -> str:
+    return f"{mean:.2f} %" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f} %"
+
+
+def _published(name: str, setting: str, reset: str) -> str:
+    for paper in PAPER:
+        if (name, setting.split(" ")[:2], reset) == (paper.network, [paper.thresholds, "100"], "zero"):
+            text = f"{paper.ann:.2f} %, {paper.snn:.2f} % ({paper.snn - paper.ann:+.2f}), {paper.place}"
+            return text if paper.data in describe(name).split(", ") else f"on {paper.data}: {text}"
+    return ""
+
+
+def layers(row: pd.Series) -> dict[str, float]:
+    """Mean spikes per neuron of each layer of IF neurons, from a row of a table of operations."""
+    means = {str(key).removeprefix(LAYER): float(v) for key, v in row.items() if str(key).startswith(LAYER)}
+    return {layer: value for layer, value in means.items() if layer != "input" and not np.isnan(value)}
+
+
+def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Section 7.4: accumulate operations for each MAC of the ANN, and the energy of both for an image.
+
+    Only of layers that IF neurons drive. The ratio is that of all events; and, where the network is shipped, as the
+    paper words it (see :func:`analysis.metrics.layerwise_ac_mac_ratio`).
+    """
+    rows = []
+    for name, table in operations.items():
+        for setting, reset in settings(table):
+            row = table[(table["thresholds"] == setting) & (table["reset"] == reset)].iloc[0]
+            ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
+            rows.append(
+                {
+                    "network": _with_width(name, row["network"]),
+                    "thresholds": thresholds_of(setting),
+                    "reset": reset,
+                    "steps": row["steps"],
+                    "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",
+                    "AC/MAC, by layers": _layerwise(name, row),
+                    "the paper": PAPER_RATIOS.get(name.split("-")[0], ""),
+                    "ANN energy": f"{1e6 * ann:.0f} µJ",
+                    "SNN energy": f"{1e6 * snn:.0f} µJ",
+                    "SNN/ANN": f"{snn / ann:.1f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _layerwise(name: str, row: pd.Series) -> str:
+    try:
+        spec = load_checkpoint(name).spec
+    except UserError:
+        return ""
+    return f"{layerwise_ratio_of_means(spec, layers(row)):.2f}"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

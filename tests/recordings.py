@@ -1,0 +1,53 @@
+"""Recordings of small networks, for the tests of figures and of exports."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from netspec.spec import NetSpec, Population, Projection
+from sims.recording import Recording, counted_groups
+from sims.reference import ReferenceSimulator
+from sims.runtime import RunInput
+
+STEPS, IMAGES = 30, 4
+SPEC = NetSpec(
+    "small",
+    (
+        Population("input", (4, 6, 3), kind="input"),
+        Population("conv", (4, 6, 8)),
+        Population("hidden", (1, 1, 5)),
+        Population("output", (1, 1, 4)),
+    ),
+    (
+        Projection("input", "conv", kernel=3, padding=1),
+        Projection("conv", "hidden", kind="dense", pool=2),
+        Projection("hidden", "output", kind="dense"),
+    ),
+)
+GROUPS = ("input_on", "input_off", "conv", "hidden")
+
+
+def small_recording() -> Recording:
+    """Four presentations, rasters of the first three."""
+    rng = np.random.default_rng(0)
+    weights = {p.name: rng.normal(0.1, 0.4, SPEC.weight_shape(p)).astype(np.float32) for p in SPEC.projections}
+    x = rng.uniform(-0.6, 0.6, (IMAGES, 4, 6, 3)).astype(np.float32)
+    thresholds = dict.fromkeys(("conv", "hidden", "output"), 0.8)
+    run_input = RunInput(x, thresholds, STEPS, rasters=GROUPS, raster_presentations=3)
+    return ReferenceSimulator(SPEC, weights).run(run_input)
+
+
+def synthetic(populations, steps: int, spikes: int) -> Recording:
+    """One presentation of random spikes, about as many in each group."""
+    projections = [Projection(a.name, b.name, kind="dense") for a, b in pairwise(populations)]
+    spec = NetSpec("synthetic", tuple(populations), tuple(projections))
+    rng = np.random.default_rng(0)
+    rasters, counts = {}, []
+    for name, n in counted_groups(spec).items():
+        flat = np.unique(rng.integers(0, steps * n, spikes))
+        rasters[name] = np.stack([flat // n, flat % n], axis=1).astype(np.int32)
+        counts.append(np.bincount(flat % n, minlength=n))
+    v = np.zeros((1, steps, spec.output.size), np.float32)
+    return Recording(spec, steps, np.concatenate(counts)[None].astype(np.uint16), v, rasters)
