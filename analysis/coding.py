@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,10 +26,10 @@ def sample_photograph(size: int = 32) -> np.ndarray:
     numpy.ndarray
         uint8, (size, size, 3).
     """
-    from matplotlib.cbook import get_sample_data
+    from matplotlib import get_data_path
     from PIL import Image
 
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as photograph:
+    with Image.open(Path(get_data_path(), "sample_data", "grace_hopper.jpg")) as photograph:
         head = photograph.crop((56, 0, 456, 400))
         return np.asarray(head.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from analysis.coding import accumulated_spikes, expected_error, sampling_error
-from analysis.plots import convergence, input_coding, spike_counts_by_layer, thresholds_by_layer
+from analysis.metrics import activation_of_a_spike
+from analysis.plots import (
+    convergence,
+    input_coding,
+    rates_against_activations,
+    spike_counts_by_layer,
+    thresholds_by_layer,
+)
 from analysis.plots import sampling_error as plot_sampling_error
 from analysis.results import (
     CONSTRAINTS,
@@ -30,15 +38,17 @@ from analysis.results import (
 from analysis.style import COLOURS, MUTED, style
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.errors import UserError
+from sims.recording import Recording
 from sims.thresholds import find_thresholds, load_thresholds
 
 __all__ = [
+    "available",
     "balancing_factors",
     "constraints",
     "convergence_by_network",
     "convergence_by_setting",
     "input_spikes",
-    "load_threshold_convergence",
+    "rates_by_layer",
     "shipped_thresholds",
     "spike_counts",
     "threshold_convergence",
@@ -50,6 +60,15 @@ CODING_STEPS = 1000
 ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
 JUNCTIONS = "resnet20-cifar10-constraint1"
+
+
+def available(draw: Callable[..., Figure], *arguments: object) -> Figure | None:
+    """The figure, or a printed line that says which table it needs and how that is made."""
+    try:
+        return draw(*arguments)
+    except MissingTableError as missing:
+        print(missing)
+        return None
 
 
 def input_spikes(image: np.ndarray, checkpoint: Checkpoint, seed: int = 0) -> Figure:
@@ -67,7 +86,7 @@ def input_spikes(image: np.ndarray, checkpoint: Checkpoint, seed: int = 0) -> Fi
     one, many = accumulated_spikes(x, [1, CODING_STEPS], seed)
     with style():
         figure = Figure(figsize=(6.9, 1.75))
-        pictures, curve = figure.subfigures(1, 2, width_ratios=(4.6, 2.1))
+        pictures, curve = figure.subfigures(1, 2, squeeze=False, width_ratios=(4.6, 2.1))[0]
         input_coding(pictures, image, x, one, many, CODING_STEPS)
         plot_sampling_error(
             curve.subplots(), ERROR_STEPS, sampling_error(x, ERROR_STEPS, seed), expected_error(x, ERROR_STEPS)
@@ -131,18 +150,20 @@ def balancing_factors(name: str = JUNCTIONS) -> Figure:
     return figure
 
 
-def load_threshold_convergence(name: str, folder: Path = RESULTS) -> pd.DataFrame:
-    """The table that ``analysis/threshold_convergence.py`` writes."""
+def threshold_convergence(name: str, folder: Path = RESULTS) -> Figure:
+    """Thresholds against steps, number of images and percentile, each layer's relative to its own at the end.
+
+    Raises
+    ------
+    MissingTableError
+        If ``analysis/threshold_convergence.py`` has not yet made the table.
+    """
     path = folder / f"{name}-threshold-convergence.csv"
     if not path.is_file():
         raise MissingTableError(
             f"there is no table {path.name}; make it with analysis/threshold_convergence.py --checkpoint {name}"
         )
-    return pd.read_csv(path)
-
-
-def threshold_convergence(table: pd.DataFrame) -> Figure:
-    """Thresholds against steps, number of images and percentile, each layer's relative to its own at the end."""
+    table = pd.read_csv(path)
     longest, most, largest = (table[key] == table[key].max() for key in ("steps", "images", "percentile"))
     final = table[longest & most & largest].set_index("layer")["threshold"]
     names = list(final.index)
@@ -153,7 +174,7 @@ def threshold_convergence(table: pd.DataFrame) -> Figure:
         colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, len(names)))
         _lines(by_steps, table[most & largest], "steps", names, colours)
         _lines(by_images, table[longest & largest], "images", names, colours)
-        by_steps.set_ylabel("threshold / that of the whole batch")
+        by_steps.set_ylabel("relative threshold")
         for colour, (percentile, rows) in zip(
             COLOURS.values(), table[longest & most & ~largest].groupby("percentile"), strict=False
         ):
@@ -189,17 +210,17 @@ def constraints(errors: TABLES) -> Figure:
     MissingTableError
         Unless there are at least two curves to compare.
     """
-    curves, levels, missing = {}, {}, ""
+    curves, levels, missing = {}, {}, []
     for label, (name, variant) in CONSTRAINTS.items():
         try:
             rows = choose(errors, name, variant)
         except MissingTableError as error:
-            missing = str(error)
+            missing.append(error)
             continue
         curves[label] = rows
         levels[label] = rows["ann_error"].iloc[0] / 100
     if len(curves) < 2:
-        raise MissingTableError(missing)
+        raise missing[0]
     with style():
         figure = Figure(figsize=(5.2, 2.5))
         _legend(_errors(figure.subplots(), curves, levels), "ResNet-20, CIFAR-10", outside=True)
@@ -230,8 +251,9 @@ def _legend(ax: Axes, title: str, outside: bool = False) -> Axes:
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     common = [name for name in ("ANN", "the paper's end") if name in handles]
     order = [name for name in handles if name not in common] + common
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if outside else {}
-    ax.legend([handles[name] for name in order], order, title=title, title_fontsize=6.5, alignment="left", **place)
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if outside else {}
+    place |= {"title": title, "title_fontsize": 6.5, "alignment": "left"}
+    ax.legend([handles[name] for name in order], order, **place)
     return ax
 
 
@@ -308,4 +330,33 @@ def spike_counts(operations: TABLES) -> Figure:
                 spike_counts_by_layer(ax, layers(row), f"{thresholds_of(row['thresholds'])}, {row['steps']:,} steps")
             ax.set_title(describe(name))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    return figure
+
+
+def rates_by_layer(
+    recording: Recording, activations: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
+) -> Figure:
+    """Spike rates against the ANN's activations, a panel for each layer, over all presentations.
+
+    Parameters
+    ----------
+    recording : Recording
+    activations : mapping of str to numpy.ndarray
+        As from :func:`analysis.metrics.ann_activations` for the same images.
+    thresholds : mapping of str to float
+        With which the network ran: a line shows the rates of a lossless conversion.
+    """
+    values = activation_of_a_spike(recording.spec, thresholds)
+    columns, rows = 4, -(-len(values) // 4)
+    with style():
+        figure = Figure(figsize=(6.9, 1.45 * rows))
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for ax in grid.flat[len(values) :]:
+            ax.axis("off")
+        for ax, (name, value) in zip(grid.flat, values.items(), strict=False):
+            rates = recording.spike_counts(name).transpose(0, 3, 1, 2) / recording.steps
+            rates_against_activations(ax, rates, activations[name], value if np.isfinite(value) else None)
+            ax.set(title=name, xlabel="", ylabel="")
+        figure.supxlabel("activation of the ANN", fontsize=7.5)
+        figure.supylabel("spikes per step", fontsize=7.5)
     return figure

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
+from netspec.ann import ANN
+from netspec.checkpoint import Checkpoint
 from netspec.spec import NetSpec, Projection
 from sims.recording import Recording
 
@@ -19,6 +22,7 @@ __all__ = [
     "ac_operations",
     "activation_of_a_spike",
     "agreement",
+    "ann_activations",
     "ann_macs",
     "driven_by_spikes",
     "energy",
@@ -214,6 +218,13 @@ def energy(recording: Recording, projections: Sequence[Projection] | None = None
     counted = driven_by_spikes(recording.spec) if projections is None else projections
     acs = float(ac_operations(recording, counted).mean())
     return Energy(JOULES_PER_MAC * ann_macs(recording.spec, counted), JOULES_PER_AC * acs)
+
+
+def ann_activations(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Activations of the ANN for uint8 images, (images, channels, height, width) for each population."""
+    x = torch.from_numpy(checkpoint.encode(images).transpose(0, 3, 1, 2).copy())
+    found = ANN.from_weights(checkpoint.spec, checkpoint.weights).activations(x)
+    return {name: values.numpy() for name, values in found.items()}
 
 
 def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike]) -> dict[str, float]:

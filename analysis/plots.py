@@ -119,7 +119,7 @@ def output_race(
     recording : Recording
     presentation : int
     classes : sequence of str, optional
-        Names of the classes; by default their numbers. The first five at the end are named.
+        Names of the classes; by default their numbers. The first five at the end are named, if they spiked.
     label : int, optional
         The true class: named wherever it ends, and the prediction is green or red.
 
@@ -130,7 +130,8 @@ def output_race(
     counts = np.pad(recording.output_counts[presentation].astype(np.int64), ((1, 0), (0, 0)))  # from step 0 on
     predicted = int(recording.predictions()[presentation])
     order = sorted(range(counts.shape[1]), key=lambda i: (i != predicted, -counts[-1, i]))
-    named = order[:MOST_LINES] + [i for i in order[MOST_LINES:] if i == label]
+    leading = [i for i in order[:MOST_LINES] if counts[-1, i] > 0]
+    named = leading + [i for i in order if i not in leading and i in (predicted, label)]
     winner = PREDICTED if label is None else RIGHT if predicted == label else WRONG
     colours = dict.fromkeys(order, "#C8C8C8") | dict.fromkeys(named, MUTED) | {label: INK} | {predicted: winner}
     widths = dict.fromkeys(order, 0.7) | {label: 1.2} | {predicted: 1.6}
@@ -138,6 +139,7 @@ def output_race(
         ax.plot(counts[:, i], color=colours[i], linewidth=widths[i], drawstyle="steps-post", label=f"class {i}")
     ax.set_xlim(0, recording.steps)
     ax.set_ylim(0, max(1.0, 1.05 * counts.max()))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel("output spikes")
     _name_lines(ax, {i: float(counts[-1, i]) for i in named}, colours, classes)
@@ -154,6 +156,7 @@ def _name_lines(ax: Axes, ends: Mapping[int, float], colours: Mapping, classes: 
         push = np.maximum(gap - np.diff(places), 0) / 2
         places[:-1] -= push
         places[1:] += push
+    places += max(0, -places.min())
     for i, place in zip(order, places, strict=True):
         name = str(i) if classes is None else classes[i]
         ax.annotate(name, (1, place), (3, 0), ("axes fraction", "data"), "offset points", va="center", color=colours[i])
@@ -184,7 +187,7 @@ def rate_map(ax: Axes, recording: Recording, population: str, presentation: int,
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     ax.set_title(
-        f"{population}, " + (f"mean of {rates.shape[2]:,} channels" if channel is None else f"channel {channel}")
+        f"{population}\n" + (f"mean of {rates.shape[2]:,} channels" if channel is None else f"channel {channel}")
     )
     ax.figure.colorbar(image, ax=ax, label="spikes per step", shrink=0.8).outline.set_visible(False)
     return ax
@@ -244,7 +247,8 @@ def interval_histogram(ax: Axes, intervals: ArrayLike) -> Axes:
         return _note(ax, "no neuron spikes twice")
     longest = int(np.quantile(values, 0.99)) + 1
     width = max(1, longest // 50)
-    ax.hist(values, bins=np.arange(0.5, longest + width + 0.5, width), color=MUTED)
+    ax.hist(values, bins=list(np.arange(0.5, longest + width + 0.5, width)), color=MUTED)
+    ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the remark
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return _note(ax, f"{len(values):,} intervals\nmean {values.mean():.1f}, CV {values.std() / values.mean():.2f}")
 
@@ -281,13 +285,13 @@ def rates_against_activations(
     ax.set_xlim(left=0)
     ax.set_xlabel("activation of the ANN")
     ax.set_ylabel("spikes per step")
-    return _note(ax, f"r = {pearson(rate, activation):.3f}", left=True)
+    return _note(ax, f"r = {pearson(rate, activation):.3f}", low=True)
 
 
-def _note(ax: Axes, text: str, left: bool = False) -> Axes:
-    """A remark in a corner."""
-    x, side = (0.04, "left") if left else (0.97, "right")
-    ax.text(x, 0.97, text, transform=ax.transAxes, ha=side, va="top", color=MUTED, fontsize=6.5)
+def _note(ax: Axes, text: str, low: bool = False) -> Axes:
+    """A remark in a corner on the right."""
+    y, side = (0.04, "bottom") if low else (0.97, "top")
+    ax.text(0.97, y, text, transform=ax.transAxes, ha="right", va=side, color=MUTED, fontsize=6.5)
     return ax
 
 

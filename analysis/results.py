@@ -267,6 +267,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "ANN energy": f"{1e6 * ann:.0f} µJ",
                     "SNN energy": f"{1e6 * snn:.0f} µJ",
                     "SNN/ANN": f"{snn / ann:.1f}",
+                    "input's AC": f"{row['ac_input_per_image'] / 1e6:.0f} M",
                 }
             )
     return pd.DataFrame(rows)

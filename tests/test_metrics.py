@@ -6,6 +6,7 @@ import torch
 
 from analysis import metrics
 from netspec.ann import ANN
+from netspec.checkpoint import Checkpoint
 from netspec.spec import NetSpec, Population, Projection
 from sims.recording import Recording, counted_groups
 from sims.reference import ReferenceSimulator
@@ -213,3 +214,53 @@ def test_a_simulated_network_follows_its_ann():
     np.testing.assert_array_equal(agreement, [1])
     fired = run.spike_counts("hidden").sum(axis=(1, 2, 3))
     np.testing.assert_array_equal(metrics.ac_operations(run, metrics.driven_by_spikes(spec)), 2 * fired.astype(int))
+
+
+# Single neurons
+
+
+def test_intervals_are_within_neurons_and_presentations(two):
+    # output spikes: presentation 0: neuron 2 at 1, 2; presentation 1: neuron 0 at 0, neuron 1 at 1
+    np.testing.assert_array_equal(metrics.spike_intervals(two, "output", 0), [1])
+    np.testing.assert_array_equal(metrics.spike_intervals(two, "output", 1), [])
+    np.testing.assert_array_equal(metrics.spike_intervals(two, "output", 0, neuron=1), [])
+    many = recording([[[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]]], np.zeros((1, 5, 3)))
+    np.testing.assert_array_equal(metrics.spike_intervals(many, "output", 0), [1, 2, 3])
+    np.testing.assert_array_equal(metrics.spike_intervals(many, "output", 0, neuron=1), [3])
+
+
+def test_a_spike_stands_for_the_product_of_thresholds():
+    values = metrics.activation_of_a_spike(SPEC, {"conv": 4, "output": 0.5})
+    assert values == {"conv": 4, "output": 2}
+    unequal = NetSpec(
+        "unequal",
+        (
+            Population("input", (2, 2, 1), kind="input"),
+            Population("conv", (2, 2, 1)),
+            Population("junction", (2, 2, 1)),
+            Population("output", (1, 1, 3)),
+        ),
+        (
+            Projection("input", "conv"),
+            Projection("input", "junction", kind="identity"),
+            Projection("conv", "junction"),
+            Projection("junction", "output", kind="dense"),
+        ),
+    )
+    values = metrics.activation_of_a_spike(unequal, {"conv": 2, "junction": 3, "output": 1})
+    assert values["conv"] == 2
+    assert np.isnan([values["junction"], values["output"]]).all()
+    same = metrics.activation_of_a_spike(unequal, {"conv": 1, "junction": 3, "output": 2})
+    assert same == {"conv": 1, "junction": 3, "output": 6}
+
+
+def test_activations_are_those_of_the_ann():
+    rng = np.random.default_rng(0)
+    weights = {p.name: rng.normal(size=SPEC.weight_shape(p)).astype(np.float32) for p in SPEC.projections if p.weighted}
+    checkpoint = Checkpoint(SPEC, weights, np.zeros(1, np.float32), 1.0, ("a", "b", "c"))
+    images = rng.integers(0, 256, (2, 2, 2, 1), dtype=np.uint8)
+    found = metrics.ann_activations(checkpoint, images)
+    expected = ANN.from_weights(SPEC, weights).activations(
+        torch.from_numpy(checkpoint.encode(images).transpose(0, 3, 1, 2).copy())
+    )
+    np.testing.assert_array_equal(found["conv"], expected["conv"].numpy())

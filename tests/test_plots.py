@@ -118,7 +118,8 @@ def test_output_race_counts_up_to_the_final_spikes(ax, recording):
         y = lines[f"class {i}"].get_ydata()
         assert (len(y), y[0], y[-1]) == (STEPS + 1, 0, recording.spike_counts("output")[1].flat[i])
     assert lines[f"class {predicted}"].get_color() == COLOURS["vermillion"]
-    assert sorted(texts(ax)) == sorted(CLASSES)
+    fired = recording.spike_counts("output")[1].ravel() > 0
+    assert sorted(texts(ax)) == sorted(CLASSES[i] for i in range(4) if fired[i] or i == label)
     heights = sorted(text.xy[1] for text in ax.texts)
     assert min(np.diff(heights)) > 0
 
@@ -137,11 +138,11 @@ def test_rate_map_is_the_spikes_per_step(ax, recording):
     counts = recording.spike_counts("conv")[2]
     assert plots.rate_map(ax, recording, "conv", 2) is ax
     np.testing.assert_allclose(ax.images[0].get_array(), counts.mean(axis=2) / STEPS)
-    assert ax.get_title() == "conv, mean of 8 channels"
+    assert ax.get_title() == "conv\nmean of 8 channels"
     assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["spikes per step"]
     other = plots.rate_map(Figure().subplots(), recording, "conv", 2, channel=3)
     np.testing.assert_allclose(other.images[0].get_array(), counts[:, :, 3] / STEPS)
-    assert other.get_title() == "conv, channel 3"
+    assert other.get_title() == "conv\nchannel 3"
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,57 @@ def test_input_coding_shows_zero_as_grey(channels):
     assert (step[0, 0] == 1).all() and (step[1, 2] == 0).all() and (step[0, 1] == 0.5).all()
     assert (total[0, 0] == 0.75).all() and (total[1, 2] == 0.25).all()
     figure.draw_without_rendering()
+
+
+def test_values_of_a_second_call_have_room(ax):
+    plots.spike_counts_by_layer(ax, {"conv1": 1.0})
+    plots.spike_counts_by_layer(ax, {"conv1": 50.0})
+    assert ax.get_ylim()[1] > 50
+    other = plots.thresholds_by_layer(Figure().subplots(), {"conv1": 16.0, "conv2": 0.5}, log=True)
+    assert other.get_yscale() == "log"
+
+
+def test_convergence_marks_the_end_of_the_papers_curve(ax):
+    plots.convergence(ax, [10, 100], {"VGG": [0.9, 0.1], "ResNet": [0.8, 0.2]}, marks={"ResNet": 0.15}, marker=".")
+    resnet, mark = next(line for line in ax.lines if line.get_label() == "ResNet"), ax.lines[-2]
+    assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_color()) == (100, 0.15, resnet.get_color())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["VGG", "ResNet", "the paper's end"]
+
+
+def test_rate_maps_are_of_the_most_active_channels(recording):
+    figure = Figure()
+    assert plots.rate_maps(figure, recording, "conv", 1) is figure
+    rates = recording.spike_counts("conv")[1] / STEPS
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert len(pictures) == 8
+    means = []
+    for axes in pictures:
+        channel = int(axes.get_title())
+        np.testing.assert_array_equal(axes.images[0].get_array(), rates[:, :, channel])
+        assert axes.images[0].get_clim() == (0, rates.max())
+        means.append(rates[:, :, channel].mean())
+    assert means == sorted(means, reverse=True)
+
+
+def test_interval_histogram_counts_each_interval(ax):
+    plots.interval_histogram(ax, [1, 2, 2, 3])
+    heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in ax.patches}
+    assert [heights[interval] for interval in (1, 2, 3)] == [1, 2, 1]
+    assert texts(ax) == ["4 intervals\nmean 2.0, CV 0.35"]
+    assert texts(plots.interval_histogram(Figure().subplots(), [])) == ["no neuron spikes twice"]
+
+
+def test_rates_against_activations_have_a_line_and_a_correlation(ax):
+    activations = np.array([-1.0, 0.0, 1.0, 2.0])
+    plots.rates_against_activations(ax, [0, 0, 0.25, 0.5], activations, spike_value=4)
+    points, line = ax.lines
+    assert sorted(zip(points.get_xdata(), points.get_ydata(), strict=True)) == [(0, 0), (0, 0), (1, 0.25), (2, 0.5)]
+    assert line.get_xdata()[1] / line.get_ydata()[1] == pytest.approx(4)
+    assert texts(ax) == ["r = 1.000"]
+
+
+def test_sampling_error_beside_its_expectation(ax):
+    plots.sampling_error(ax, [1, 100], [0.5, 0.04], [0.4, 0.04])
+    expected, measured = ax.lines
+    assert list(expected.get_ydata()) == [0.4, 0.04]
+    assert list(measured.get_ydata()) == [0.5, 0.04]

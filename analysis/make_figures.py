@@ -1,0 +1,113 @@
+"""Draw the figures of the paper and the table of results from the tables in analysis/results.
+
+A figure whose tables do not exist yet is left out, with a line that says by which command they are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from matplotlib.figure import Figure
+
+from analysis import figures
+from analysis.coding import sample_photograph
+from analysis.results import RESULTS, MissingTableError, comparison, load, markdown, operations_summary
+from analysis.style import save
+from netspec.checkpoint import load_checkpoint, write_atomically
+from netspec.errors import UserError, run_command, writable_folder
+
+__all__ = ["all_figures", "main", "results_page"]
+
+ROOT = Path(__file__).resolve().parents[1]
+CODING_NETWORK = "vgg16-cifar10"  # whose mean and gain figure 1 uses
+CONVERGENCE = "-threshold-convergence.csv"
+PAGE = """# Results
+
+Written by `python analysis/make_figures.py` from `analysis/results/`.
+
+## Errors (tables 1 to 3)
+
+Errors at the end of the presentations, on the given number of test images; with several seeds the mean and the
+standard deviation over them. The paper's are means of five runs over all test images, with the full number of channels.
+{note}
+{errors}
+## Operations (section 7.4)
+
+For one image, in layers that IF neurons drive, at 4.6 pJ for a MAC of the ANN and 0.9 pJ for an AC of the SNN. *All
+events* counts each spike once for every neuron that it reaches; *by layers* is the paper's dot product of mean spike
+counts and the ANN's operations. The events of the input come on top.
+
+{operations}"""
+IMAGENETTE = """
+Imagenette is ten classes of ImageNet: errors on it cannot be compared with the paper's on all thousand.
+"""
+
+
+def all_figures(tables: Path = RESULTS) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Names of all figures, and functions that draw them or raise MissingTableError."""
+
+    yield (
+        "figure1_input_coding",
+        lambda: figures.input_spikes(sample_photograph(), load_checkpoint(CODING_NETWORK)),
+    )
+    yield "figure2c_balancing_factors", figures.balancing_factors
+    yield "figure3_constraints", lambda: figures.constraints(load("errors", tables))
+    yield "figure4_convergence", lambda: figures.convergence_by_network(load("errors", tables))
+    yield "figure5_spike_counts", lambda: figures.spike_counts(load("operations", tables))
+    yield f"thresholds_{CODING_NETWORK}", lambda: figures.thresholds(CODING_NETWORK)
+    measured = [path.name.removesuffix(CONVERGENCE) for path in sorted(tables.glob(f"*{CONVERGENCE}"))]
+    for name in dict.fromkeys([CODING_NETWORK, *measured]):
+        yield f"threshold_convergence_{name}", partial(figures.threshold_convergence, name, tables)
+    for path in sorted(tables.glob("*-errors.csv")):
+        name = path.name.removesuffix("-errors.csv")
+        yield f"settings_{name}", partial(figures.convergence_by_setting, load("errors", tables), name)
+
+
+def results_page(tables: Path = RESULTS) -> str:
+    """The table of results in Markdown, beside the paper's numbers.
+
+    Raises
+    ------
+    MissingTableError
+        If nothing was evaluated yet.
+    """
+    errors, operations = load("errors", tables), load("operations", tables)
+    note = IMAGENETTE if any("imagenette" in name for name in errors) else ""
+    return PAGE.format(
+        note=note, errors=markdown(comparison(errors)), operations=markdown(operations_summary(operations))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--tables", type=Path, default=RESULTS, metavar="DIR", help="where the tables are")
+    parser.add_argument("--out", type=Path, default=ROOT / "figures", metavar="DIR", help="where figures go")
+    options = parser.parse_args()
+    if not options.tables.is_dir():
+        raise UserError(f"there is no folder {options.tables}")
+    out = writable_folder(options.out)
+    written: list[Path] = []
+    for name, draw in all_figures(options.tables):
+        try:
+            written += save(draw(), out / name)
+        except MissingTableError as missing:
+            print(f"left out {name}: {missing}")
+    try:
+        page = results_page(options.tables)
+    except MissingTableError as missing:
+        print(f"left out results.md: {missing}")
+    else:
+        written.append(out / "results.md")
+        write_atomically(written[-1], page)
+    print("written: " + " ".join(os.path.relpath(path) for path in written))
+
+
+if __name__ == "__main__":
+    run_command(main)
