@@ -18,6 +18,7 @@ def vgg16(
     classes: int | None = None,
     conv_dropout: float = 0.1,
     dense_dropout: float = 0.3,
+    size: int | None = None,
 ) -> NetSpec:
     """VGG-16: thirteen 3x3 convolutions in five blocks, two hidden dense layers, the output.
 
@@ -33,10 +34,16 @@ def vgg16(
         Size of the output layer; 10 or 1000 by default.
     conv_dropout, dense_dropout : float
         Dropout behind every ReLU that is not followed by pooling (section 7.1).
+    size : int, optional
+        Side of the images, a multiple of 32; 32 or 224 by default. The first dense layer sees (size / 32)**2
+        positions.
     """
     if dataset not in IMAGE_SIZE:
         raise ValueError(f"dataset {dataset!r} is none of {', '.join(IMAGE_SIZE)}")
-    size = IMAGE_SIZE[dataset]
+    name = f"vgg16-{dataset}-x{width:g}" + (f"-{size}" if size not in (None, IMAGE_SIZE[dataset]) else "")
+    size = IMAGE_SIZE[dataset] if size is None else size
+    if size < 32 or size % 32:
+        raise ValueError(f"images of {size}x{size} cannot be halved five times: the size must be a multiple of 32")
     populations = [Population("input", (size, size, 3), kind="input")]
     projections = []
 
@@ -57,7 +64,7 @@ def vgg16(
         append(hidden, kind="dense", pool=pool)
         pool = 1
     append(Population("output", (1, 1, classes or CLASSES[dataset])), kind="dense")
-    return NetSpec(f"vgg16-{dataset}-x{width:g}", tuple(populations), tuple(projections))
+    return NetSpec(name, tuple(populations), tuple(projections))
 
 
 def scaled(channels: int, width: float) -> int:

@@ -25,10 +25,11 @@ def counted(size: int, hidden: int, classes: int) -> tuple[list[int], list[int]]
 
 
 @pytest.mark.parametrize(
-    ("dataset", "size", "hidden", "classes"), [("cifar10", 32, 512, 10), ("imagenet", 224, 4096, 1000)]
+    ("dataset", "size", "hidden", "classes"),
+    [("cifar10", 32, 512, 10), ("imagenet", 224, 4096, 1000), ("cifar10", 96, 512, 10), ("imagenet", 32, 4096, 1000)],
 )
 def test_weights_and_macs_are_those_of_the_layer_list(dataset, size, hidden, classes):
-    spec = vgg16(dataset)
+    spec = vgg16(dataset, size=size)
     weights, macs = counted(size, hidden, classes)
     assert [p.kind for p in spec.projections] == ["conv"] * 13 + ["dense"] * 3
     assert spec.parameters() == sum(weights)
@@ -74,6 +75,21 @@ def test_width_scales_channels_and_hidden_neurons_but_not_input_and_output():
 
 def test_number_of_classes_can_be_chosen():
     assert vgg16(width=0.1, classes=7).output.shape == (1, 1, 7)
+
+
+def test_other_sizes_are_in_the_name():
+    assert vgg16(size=32) == vgg16()
+    assert vgg16("imagenet", size=224) == vgg16("imagenet")
+    spec = vgg16(width=0.5, size=64)
+    assert spec.name == "vgg16-cifar10-x0.5-64"
+    assert (spec.input.shape, spec["conv5_3"].shape) == ((64, 64, 3), (4, 4, 256))
+    assert spec.weight_shape(spec.incoming("dense6")[0]) == (256, 4 * 256)
+
+
+@pytest.mark.parametrize("size", [0, -32, 16, 100])
+def test_size_that_cannot_be_halved_five_times_is_refused(size):
+    with pytest.raises(ValueError, match=f"images of {size}x{size} .* multiple of 32"):
+        vgg16(size=size)
 
 
 def test_unknown_dataset_is_refused():
