@@ -34,6 +34,11 @@ HERE = Path(__file__).parent
 OWN_HEADERS = ("run_input.h", "vectors.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
+BEGIN = "const auto run_began = std::chrono::steady_clock::now();"
+END = """
+const std::chrono::duration<double> run_took = std::chrono::steady_clock::now() - run_began;
+std::cout << "run_seconds " << run_took.count() << std::endl;
+"""
 
 
 def cache_folder() -> Path:
@@ -52,11 +57,17 @@ class StandaloneSimulator:
         As for :class:`~sims.network.SpikingNetwork`.
     quiet : bool
         Show no progress bar while compiling.
+    profile : bool
+        Let Brian2 measure the time of each of its objects.
 
     Attributes
     ----------
     seconds : dict of str to float
         Time spent on 'build' (code generation) and 'compile'; 0 if the binary was there.
+    run_seconds : float
+        Time that the last run's steps took, without starting the binary and reading and writing files.
+    profiled : dict of str to float
+        Processor time that each Brian2 object took in the last run, in seconds; empty without ``profile``.
     peak_memory : int
         Most memory that the binary's last run held, in bytes.
     """
@@ -68,24 +79,28 @@ class StandaloneSimulator:
         synapses: str = "shared",
         reset: str = "zero",
         quiet: bool = False,
+        profile: bool = False,
     ) -> None:
         self.spec, self.synapses = spec, synapses
         half = synapses == "shared" and fit_half(weights)
         self.seconds = {"build": 0.0, "compile": 0.0}
-        self.peak_memory = 0
+        self.peak_memory, self.run_seconds = 0, 0.0
+        self.profiled: dict[str, float] = {}
         compiled_in = weights if synapses == "explicit" else {}
-        key = digest(spec, compiled_in, [synapses, reset, half, toolchain(), sources()])
+        key = digest(spec, compiled_in, [synapses, reset, half, profile, toolchain(), sources()])
         cache = writable_folder(cache_folder())
         self.folder = cache / "binaries" / key[:32]
         if not (self.folder / "main").is_file():
-            self._compile(weights, synapses, reset, half, quiet)
+            self._compile(weights, synapses, reset, half, quiet, profile)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
         self.weights = cache / "weights" / f"{digest(spec, weights, [])[:32]}.bin"
         if synapses == "shared" and not self.weights.is_file():
             self.weights.parent.mkdir(exist_ok=True)
             write_atomically(self.weights, packed_weights(spec, weights).tobytes())
 
-    def _compile(self, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, quiet: bool) -> None:
+    def _compile(
+        self, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, quiet: bool, profile: bool
+    ) -> None:
         for program in (os.environ.get("CXX", "g++"), "make"):
             if not shutil.which(program):
                 raise UserError(
@@ -95,7 +110,7 @@ class StandaloneSimulator:
         with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=f".{self.folder.name}-") as folder:
             project = Path(folder, "project")
             start = time.perf_counter()
-            arrays, flags = generate(self.spec, weights, synapses, reset, half, project)
+            arrays, flags = generate(self.spec, weights, synapses, reset, half, project, profile)
             write_atomically(project / "arrays.json", json.dumps(arrays))
             compiling = time.perf_counter()
             compile_project(project, flags, quiet)
@@ -117,6 +132,7 @@ class StandaloneSimulator:
         with scratch_folder() as folder:
             results = Path(folder)
             self._execute(given, results, progress)
+            self.profiled = profiled_times(results / "profiling_info.txt")
             return self._collect(given, results)
 
     def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
@@ -145,6 +161,8 @@ class StandaloneSimulator:
             for line in process.stdout:
                 if line.startswith("peak_memory "):
                     self.peak_memory = int(line.split()[1])
+                elif line.startswith("run_seconds "):
+                    self.run_seconds = float(line.split()[1])
                 elif progress and line.strip().isdigit():
                     progress(int(line))
             message = process.stderr.read().strip()
@@ -179,6 +197,12 @@ class StandaloneSimulator:
         return np.fromfile(results / array["file"], dtype=array["dtype"])
 
 
+def profiled_times(file: Path) -> dict[str, float]:
+    """Seconds of each Brian2 object; nothing if there is no such file."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return {name.removesuffix("_codeobject"): float(spent) for name, spent in (line.split() for line in lines)}
+
+
 def scratch_folder() -> tempfile.TemporaryDirectory:
     """A folder in the cache for one run; those of processes that were killed on this machine are removed."""
     runs = writable_folder(cache_folder() / "runs")
@@ -195,7 +219,13 @@ def scratch_folder() -> tempfile.TemporaryDirectory:
 
 
 def generate(
-    spec: NetSpec, weights: Mapping[str, np.ndarray], synapses: str, reset: str, half: bool, project: Path
+    spec: NetSpec,
+    weights: Mapping[str, np.ndarray],
+    synapses: str,
+    reset: str,
+    half: bool,
+    project: Path,
+    profile: bool = False,
 ) -> tuple[dict[str, dict[str, str]], str]:
     """Write the C++ project of a network.
 
@@ -216,9 +246,12 @@ def generate(
     try:
         device.headers.extend(f'"{header}"' for header in OWN_HEADERS)
         device.insert_code("before_start", "run_input::read(args);")
+        device.headers.append("<chrono>")
+        device.insert_code("before_network_run", BEGIN)
+        device.insert_code("after_network_run", END)
         device.insert_code("after_end", "run_input::tell_peak_memory();")
         snn = SpikingNetwork(spec, weights if synapses == "explicit" else None, synapses, reset, half)
-        snn.network.run(DT, namespace={})
+        snn.network.run(DT, namespace={}, profile=profile)
         read_duration_at_run_time(device, snn.network.name)
         project.mkdir(parents=True)
         for header in OWN_HEADERS:
