@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +228,7 @@ def imagenet_folder(
     images = image_folder(root, size, classes)
     if (images.labels < 0).any():
         raise UserError(f"{root} holds no folders of classes (WNID/*)")
-    return images
+    return replace(images, source=f"{Path(folder).resolve().name} {IMAGENET_SPLITS[split]}")
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:

@@ -99,7 +99,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.run = torch.compile(self.ann) if recipe.compiled else self.ann
-        self.classes = images.classes
+        self.classes, self.source = images.classes, images.source
         # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
         axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
         self.mean = images.images.mean(axis=axes, dtype=np.float64).astype(np.float32) / np.float32(255)
@@ -169,7 +169,8 @@ class Trainer:
     def checkpoint(self, test_error: float) -> Checkpoint:
         """The network as it stands, all scales folded in."""
         info = {"recipe": asdict(self.recipe), "epochs_trained": self.epoch, "test_error": test_error}
-        info |= {"test_images": len(self.test[0]), "torch": torch.__version__, "device": self.device.type}
+        info |= {"trained_on": self.source, "test_images": len(self.test[0])}
+        info |= {"torch": torch.__version__, "device": self.device.type}
         return Checkpoint(self.spec, self.ann.folded(), self.mean, self.gain, self.classes, info)
 
     def state(self) -> bytes:

@@ -141,6 +141,7 @@ def classify(
             "network": checkpoint.spec.name,
             "checkpoint": checkpoint.digest,
             "checkpoint_test_error": checkpoint.info.get("test_error"),
+            "trained_on": checkpoint.info.get("trained_on"),
             "images": images.source,
             "steps": steps,
             "seed": seed,
@@ -267,7 +268,7 @@ def print_result(result: Result) -> None:
         for key in ("ann_accuracy", "snn_accuracy")
     }
     rates = summary["spikes_per_neuron"]
-    print(f"\nnetwork        {summary['settings']['network']}, trained to {trained_to(summary)}")
+    print(f"\nnetwork        {summary['settings']['network']}, {training(summary['settings'])}")
     print(f"ANN accuracy   {percent['ann_accuracy']} of {summary['images']} images")
     print(f"SNN accuracy   {percent['snn_accuracy']} after {summary['settings']['steps']} steps")
     print(f"agreement      {summary['agreeing_images']} of {summary['images']} images")
@@ -278,9 +279,11 @@ def print_result(result: Result) -> None:
     print(f"peak memory    {summary['peak_memory_bytes'] / 1e6:.0f} MB")
 
 
-def trained_to(summary: dict[str, Any]) -> str:
-    error = summary["settings"]["checkpoint_test_error"]
-    return "an unknown test error" if error is None else f"{100 * error:.2f} % error on the whole test set (ANN)"
+def training(settings: dict[str, Any]) -> str:
+    """What the network was trained on, and how well, as far as its checkpoint says."""
+    data, error = settings["trained_on"], settings["checkpoint_test_error"]
+    reached = "unknown" if error is None else f"{100 * error:.2f} %"
+    return (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {reached}"
 
 
 def save_result(

@@ -109,7 +109,14 @@ def tiny_checkpoint(spec: NetSpec | None = None) -> Checkpoint:
         if p.weighted
     }
     mean = np.full((1, 1, 3), 0.5, dtype=np.float32)
-    return Checkpoint(spec, weights, mean, 2.0, CIFAR10_CLASSES[: spec.output.size], {"test_error": 0.875})
+    return Checkpoint(
+        spec,
+        weights,
+        mean,
+        2.0,
+        CIFAR10_CLASSES[: spec.output.size],
+        {"test_error": 0.875, "trained_on": "CIFAR-10 train"},
+    )
 
 
 def save_tiny(folder: Path) -> Path:

@@ -134,6 +134,7 @@ def test_summary_holds_what_the_recording_says(happy, tiny):
         "network": "vgg16-tiny",
         "checkpoint": checkpoint.digest,
         "checkpoint_test_error": 0.875,
+        "trained_on": "CIFAR-10 train",
         "images": "CIFAR-10 test images 0 to 19",
         "steps": STEPS,
         "seed": 3,
@@ -171,7 +172,7 @@ def test_accuracies_are_told(happy):
     assert f"ANN accuracy   {100 * summary['ann_accuracy']:.2f} % of 20 images\n" in ended.out
     assert f"SNN accuracy   {100 * summary['snn_accuracy']:.2f} % after {STEPS} steps\n" in ended.out
     assert f"agreement      {summary['agreeing_images']} of 20 images\n" in ended.out
-    assert "trained to 87.50 % error on the whole test set (ANN)\n" in ended.out
+    assert "trained on CIFAR-10 train, error of its ANN on the whole test set 87.50 %\n" in ended.out
 
 
 # Repeating
@@ -279,7 +280,7 @@ def test_ratio_that_does_not_exist_is_null(tmp_path, reference):
     ended = run_vgg(path, tmp_path / "out", "--steps", 12, "--images", 2, "--raster")
     assert ended.status == 0
     assert "AC/MAC ratio   unknown" in ended.out
-    assert "trained to an unknown test error" in ended.out
+    assert "error of its ANN on the whole test set unknown" in ended.out
     summary = strict_json(tmp_path / "out" / "summary.json")
     assert summary["ac_mac_ratio"] is None
     assert summary["settings"]["checkpoint_test_error"] is None

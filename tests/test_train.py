@@ -432,7 +432,7 @@ def test_command_trains_on_photographs_in_folders(network, tmp_path, monkeypatch
     assert best.classes == ("tench", "church", "n09999999")
     assert best.spec.input.shape == (224, 224, 3)
     assert best.mean.shape == (3,)
-    assert best.info["test_images"] == 6
+    assert (best.info["test_images"], best.info["trained_on"]) == (6, f"{tmp_path.name} train")
 
 
 def test_photographs_need_their_folder(tmp_path, monkeypatch):
