@@ -314,9 +314,9 @@ def spike_counts(operations: TABLES) -> Figure:
         If no network was evaluated with reset to zero.
     """
     panels = {
-        name: table[table["reset"] == "zero"]
-        for name, table in operations.items()
-        if name in main_networks(operations) and (table["reset"] == "zero").any()
+        name: operations[name][operations[name]["reset"] == "zero"]
+        for name in main_networks(operations)
+        if (operations[name]["reset"] == "zero").any()
     }
     if not panels:
         raise MissingTableError("no operations with reset to zero; make them with sims/evaluate.py")

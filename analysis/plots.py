@@ -34,6 +34,7 @@ __all__ = [
 
 MOST_LINES = 5  # named lines of a race
 MOST_CHANNELS = 16  # maps side by side
+MOST_NAMES = 24  # of layers in letters of the usual size
 MOST_POINTS = 5_000  # of a scatter plot
 MARK: dict[str, Any] = {"linestyle": "", "marker": "o", "fillstyle": "none", "markersize": 4.5, "clip_on": False}
 
@@ -340,7 +341,7 @@ def _by_layer(ax: Axes, values: Mapping[str, float], label: str | None, quantity
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         ax.set_ylim(bottom=0, auto=True)  # room for further curves
-    ax.tick_params(axis="x", rotation=90)
+    ax.tick_params(axis="x", rotation=90, labelsize=6.5 if len(values) <= MOST_NAMES else 4.5)
     ax.set_ylabel(quantity)
     if label is not None:
         ax.legend()

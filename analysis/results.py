@@ -278,7 +278,10 @@ def _layerwise(name: str, row: pd.Series) -> str:
         spec = load_checkpoint(name).spec
     except UserError:
         return ""
-    return f"{layerwise_ratio_of_means(spec, layers(row)):.2f}"
+    means = layers(row)
+    if spec.name != row["network"] or set(means) != {population.name for population in spec.spiking}:
+        return ""  # the table is of another network of that name
+    return f"{layerwise_ratio_of_means(spec, means):.2f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
