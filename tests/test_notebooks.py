@@ -47,7 +47,7 @@ def test_notebook_is_committed_without_outputs(name):
 def test_notebook_runs(name, copy, environment):
     before = files(copy)
     notebook = nbformat.read(copy / "analysis" / name, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": copy / "analysis"}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": copy / "analysis"}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     assert any("image/png" in output.get("data", ()) for output in outputs)
