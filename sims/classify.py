@@ -175,6 +175,7 @@ def classify_command(
     description: str | None,
     checkpoint: str,
     architecture: str,
+    thresholds: str = "spike-norm",
     constraints: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
     """The command line around :func:`classify`.
@@ -187,6 +188,8 @@ def classify_command(
         The network by default.
     architecture : str
         How the names of acceptable networks begin.
+    thresholds : str
+        The thresholds by default.
     constraints : mapping of str to (str, str), optional
         Choices of ``--constraints``: the checkpoint and the thresholds that each stands for.
     """
@@ -203,14 +206,14 @@ def classify_command(
         "--synapses", choices=("shared", "explicit"), default="shared", help="shared weights or stock Synapses"
     )
     parser.add_argument(
-        "--data", default="cifar10-samples", metavar="NAME|DIR",
-        help="cifar10-samples, imagenet-samples, cifar10 (downloaded once), a folder of its binary files, one with "
-        "train/CLASS/* and val/CLASS/*, or a folder of images",
+        "--data", metavar="NAME|DIR",
+        help="cifar10-samples or imagenet-samples (None takes those of the network's size), cifar10 (downloaded once), "
+        "a folder of its binary files, one with train/CLASS/* and val/CLASS/*, or a folder of images",
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
     parser.add_argument(
-        "--thresholds", default="spike-norm", metavar="FILE|METHOD",
+        "--thresholds", default=thresholds, metavar="FILE|METHOD",
         help=f"a file, or one of {', '.join(VARIANTS)}: the file of that name beside the checkpoint",
     )  # fmt: skip
     parser.add_argument(
@@ -236,14 +239,16 @@ def classify_command(
     for name in options.raster:
         if name not in ("input_on", "input_off"):
             network.spec[name]  # complains of an unknown name
-    thresholds = open_thresholds(options.thresholds, options.checkpoint, network)
-    images = load_images(options.data, network.spec.input.shape[0], network.classes).first(options.images)
+    balanced = open_thresholds(options.thresholds, options.checkpoint, network)
+    size = network.spec.input.shape[0]
+    source = options.data or ("cifar10-samples" if size == 32 else "imagenet-samples")
+    images = load_images(source, size, network.classes).first(options.images)
     out = writable_folder(options.out)
 
     result = classify(
         network,
         images,
-        thresholds,
+        balanced,
         steps=options.steps,
         runtime=options.runtime,
         synapses=options.synapses,
@@ -254,7 +259,7 @@ def classify_command(
         quiet=options.quiet,
     )
     print_result(result)
-    files = save_result(result, images, thresholds, options.raster, out, photos=not options.no_photos)
+    files = save_result(result, images, balanced, options.raster, out, photos=not options.no_photos)
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
 
 

@@ -213,7 +213,7 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Che
     spec, named = checkpoint.spec, thresholds_names(cases)
     rows = []
     for case, table in cases:
-        driven = sum(spec.macs(p) for p in spec.projections if p.pre != spec.input.name)
+        driven = sum(spec.macs(p) for p in spec.projections if spec[p.pre].kind == "if")
         row = {
             "network": spec.name,
             "thresholds": named[case.thresholds],

@@ -2,8 +2,7 @@
 
 Section 6 of Sengupta et al. 2019: what a residual network needs so that its conversion loses little. With
 --constraints none the junctions have no ReLU; 1 gives them ReLUs (integrate-and-fire neurons); 2 gives all residual
-units the threshold 1; 3 puts two plain convolutions with balanced thresholds in front. No ResNet comes with the
-repository yet: train one with python -m netspec.train, balance it with sims/calibrate.py, name it with --checkpoint.
+units the threshold 1; 3, the default, puts two plain convolutions with balanced thresholds in front.
 """
 
 from __future__ import annotations
@@ -23,5 +22,10 @@ CONSTRAINTS = {
     "3": ("resnet20-cifar10", "spike-norm-unit"),
 }
 
+
+def main() -> None:
+    classify_command(__doc__, "resnet20-cifar10", "resnet", "spike-norm-unit", CONSTRAINTS)
+
+
 if __name__ == "__main__":
-    run_command(lambda: classify_command(__doc__, "resnet20-cifar10", "resnet", CONSTRAINTS))
+    run_command(main)

@@ -15,5 +15,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from netspec.errors import run_command
 from sims.classify import classify_command
 
+
+def main() -> None:
+    classify_command(__doc__, "vgg16-cifar10", "vgg16")
+
+
 if __name__ == "__main__":
-    run_command(lambda: classify_command(__doc__, checkpoint="vgg16-cifar10", architecture="vgg16"))
+    run_command(main)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,17 @@ from netspec.spec import NetSpec, Population, Projection
 from sims import classify, standalone
 from sims.recording import Recording
 from sims.reference import ReferenceSimulator
+from sims.run_resnet import CONSTRAINTS
+from sims.run_resnet import main as run_resnet_main
+from sims.run_vgg import main as run_vgg_main
 from sims.runtime import RunInput
 from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
 
-MAIN = partial(classify.classify_command, "What it does.", checkpoint="vgg16-cifar10", architecture="vgg16")
 STEPS = 60
 
 
 def run_vgg(checkpoint, out, *arguments):
-    return run("run_vgg.py", MAIN, "--checkpoint", checkpoint, "--out", out, *arguments)
+    return run("run_vgg.py", run_vgg_main, "--checkpoint", checkpoint, "--out", out, *arguments)
 
 
 def strict_json(path: Path):
@@ -533,3 +534,31 @@ def test_shipped_network_is_whole_and_has_learned():
     thresholds = load_thresholds(find_thresholds(PRETRAINED / "vgg16-cifar10.safetensors", "spike-norm"), checkpoint)
     assert thresholds.source == "CIFAR-10 train"
     assert list(thresholds.values) == [population.name for population in checkpoint.spec.spiking]
+
+
+@pytest.mark.parametrize("constraints", [None, *CONSTRAINTS])
+def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, reference):
+    chosen = ["--constraints", constraints] if constraints else []
+    ended = run("run_resnet.py", run_resnet_main, *chosen, "--images", 3, "--steps", 2, "--raster", "--out", tmp_path)
+    assert ended.status == 0, ended
+    name, thresholds = CONSTRAINTS[constraints or "3"]
+    checkpoint, settings = load_checkpoint(name), strict_json(tmp_path / "summary.json")["settings"]
+    assert (settings["checkpoint"], settings["trained_on"]) == (checkpoint.digest, "CIFAR-10 train")
+    assert settings["thresholds"] == {"method": thresholds, "percentile": 100.0}
+    images = samples()
+    ann = classify.ann_predictions(checkpoint, checkpoint.encode(images.images))
+    assert np.mean(ann == images.labels) >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("command", "main", "name"),
+    [("run_vgg.py", run_vgg_main, "vgg16-imagenette"), ("run_resnet.py", run_resnet_main, "resnet34-imagenette")],
+)
+def test_networks_of_224_pixels_see_photographs_of_their_size(command, main, name, tmp_path, reference):
+    ended = run(command, main, "--checkpoint", name, "--images", 2, "--steps", 2, "--raster", "--out", tmp_path)
+    assert ended.status == 0, ended
+    assert "trained on imagenette train, error of its ANN" in ended.out
+    summary = strict_json(tmp_path / "summary.json")
+    assert summary["settings"]["images"] == "20 photographs of ImageNet"
+    assert summary["snn_accuracy"] is None  # none of them shows one of the ten classes
+    assert list(pd.read_csv(tmp_path / "images.csv")["true"]) == ["?", "?"]
