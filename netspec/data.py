@@ -222,13 +222,16 @@ def imagenet_folder(
 ) -> ImageSet:
     """Images in the manner of ImageNet: ``folder/train/WNID/*`` and ``folder/val/WNID/*``.
 
+    Their order is random, but always the same: the first ones are of all classes.
+
     Parameters as for :func:`image_folder`; ``split`` is ``'train'`` or ``'test'`` (the validation images).
     """
     root = Path(folder) / IMAGENET_SPLITS[split]
     images = image_folder(root, size, classes)
     if (images.labels < 0).any():
         raise UserError(f"{root} holds no folders of classes (WNID/*)")
-    return replace(images, source=f"{Path(folder).resolve().name} {IMAGENET_SPLITS[split]}")
+    shuffled = images.subset(np.random.default_rng(0).permutation(len(images)))
+    return replace(shuffled, source=f"{Path(folder).resolve().name} {IMAGENET_SPLITS[split]}")
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:

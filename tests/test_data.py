@@ -1,6 +1,7 @@
 """Images: the official files of CIFAR-10, read as published or refused, and the bundled samples."""
 
 from importlib import util
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -195,16 +196,21 @@ def test_photographs_are_scaled_to_256_and_their_centre_seen(tmp_path):
 
 
 def test_folder_in_the_manner_of_imagenet_has_two_splits(tmp_path):
-    for split, shade in (("train", 10), ("val", 90)):
-        for wnid in ("n03888257", "n01440764", "n00000001"):
-            save_image(tmp_path / split / wnid / "a.png", plain((shade, 2, 3)))
-    read = imagenet_folder(tmp_path, "train", 4)
-    assert read.classes == ("n00000001", "tench", "parachute")
-    np.testing.assert_array_equal(read.labels, [0, 1, 2])
-    for split, shade in (("train", 10), ("test", 90)):
-        read = load_images(str(tmp_path), 4, ("parachute", "n00000001", "tench"), split)
-        np.testing.assert_array_equal(read.labels, [1, 2, 0])
-        np.testing.assert_array_equal(read.images[..., 0], shade)
+    shades = {"n03888257": 0, "n01440764": 1, "n00000001": 2}
+    for split, wnid in product(("train", "val"), shades):
+        for k in range(10):
+            save_image(tmp_path / split / wnid / f"{k}.png", plain((shades[wnid], split == "val", k)))
+    found = imagenet_folder(tmp_path, "train", 4)
+    assert found.classes == ("n00000001", "tench", "parachute")
+    classes = ("parachute", "tench", "n00000001")
+    for split in ("train", "test"):
+        read = load_images(str(tmp_path), 4, classes, split)
+        np.testing.assert_array_equal(read.images[:, 0, 0, 0], read.labels)
+        np.testing.assert_array_equal(read.images[:, 0, 0, 1], split == "test")
+        assert sorted(read.labels) == sorted(found.labels) == sorted([0, 1, 2] * 10)
+        assert set(read.first(10).labels) == {0, 1, 2}  # in an order of their own, the same every time
+        assert read.digest == load_images(str(tmp_path), 4, classes, split).digest
+        assert read.source == f"{tmp_path.name} {'val' if split == 'test' else 'train'}"
     with pytest.raises(UserError, match=r"'n00000001' is none of the network's classes \(cat\)"):
         load_images(str(tmp_path), 4, ("cat",), "test")
 
