@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, files, run, started, tiny_checkpoint
 from dask.distributed import LocalCluster
+from networks import residual
 from PIL import Image
 
 from netspec.checkpoint import load_checkpoint
 from netspec.data import samples
 from sims import evaluate
 from sims.classify import ann_predictions
-from sims.evaluation import Case, operations_table, run_shard, summary_table
+from sims.evaluation import Case, Shard, operations_table, run_shard, summary_table
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
 from sims.thresholds import Thresholds, find_thresholds, load_thresholds
@@ -177,6 +178,21 @@ def test_operations_by_hand():
     assert list(table["ac_input_per_image"]) == [2.5, 2.5]
     assert list(table["mac_per_image"]) == 2 * [sum(spec.macs(p) for p in spec.projections[1:])]
     assert all(table[f"spikes_per_neuron_{p.name}"].eq(1).all() for p in spec.populations)
+
+
+def test_relays_count_in_neither_kind_of_operations():
+    """Their graded values are no events; the ANN's operations behind them are none that spikes take the place of."""
+    checkpoint = tiny_checkpoint(residual("relay"))
+    case = Case(checkpoint.digest, "spike-norm 100 12345678", "here", "zero", 0, 10)
+    x, shard = samples().images[:2, :8, :8], Shard(case, 0, 2)
+    thresholds = {population.name: 1.0 for population in checkpoint.spec.spiking}
+    (row,) = operations_table([(case, run_shard(checkpoint, thresholds, shard, x, "numpy"))], checkpoint).to_dict(
+        "records"
+    )
+    spec = checkpoint.spec
+    by_spikes = [p for p in spec.projections if p.pre in ("stem", "branch1", "branch2")]
+    assert row["mac_per_image"] == sum(spec.macs(p) for p in by_spikes) > 0
+    assert row["ac_per_image"] > 0
 
 
 def test_steps_of_the_paper_are_reported():
