@@ -350,7 +350,7 @@ def main() -> None:
     bench = Bench(options)
     facts = machine() | {"load_average_before": os.getloadavg()}
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    facts["options"] = vars(options)
+    facts["options"] = {name: value for name, value in vars(options).items() if name != "out"}
     run = {"networks": networks, "layers": layers, "growth": growth, "imagenet": imagenet}
     with fresh_cache():
         for part in PARTS:
