@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_dir
 from tqdm import tqdm
 
 from netspec.checkpoint import write_atomically
@@ -43,9 +44,7 @@ std::cout << "run_seconds " << run_took.count() << std::endl;
 
 def cache_folder() -> Path:
     """Where binaries and packed weights are kept: ``$GOING_DEEPER_CACHE`` or the user's cache."""
-    import pooch
-
-    return Path(os.environ.get("GOING_DEEPER_CACHE") or pooch.os_cache("going-deeper-in-brian2"))
+    return Path(os.environ.get("GOING_DEEPER_CACHE") or user_cache_dir("going-deeper-in-brian2"))
 
 
 class StandaloneSimulator:
