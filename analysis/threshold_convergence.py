@@ -124,9 +124,7 @@ def main() -> None:
         raise UserError(f"--out {out} is a folder; give the name of a file")
     writable_folder(out.parent)
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
-    images.first(options.images)  # complains if there are not as many
-    chosen = np.random.default_rng(options.seed % 2**64).choice(len(images), options.images, replace=False)
-    x = checkpoint.encode(images.subset(np.sort(chosen)).images)
+    x = checkpoint.encode(images.random(options.images, options.seed).images)
     layer = checkpoint.spec.output.name
     for steps in options.steps:
         RunInput(x[:1], thresholds, steps, measured=(layer,)).checked(checkpoint.spec)

@@ -77,6 +77,12 @@ class ImageSet:
     def subset(self, indices: np.ndarray | slice) -> ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.source)
 
+    def random(self, n: int, seed: int) -> ImageSet:
+        """``n`` images drawn without replacement, in their order; UserError if there are not as many."""
+        self.first(n)
+        chosen = np.random.default_rng(seed % 2**64).choice(len(self), n, replace=False)
+        return self.subset(np.sort(chosen))
+
     def first(self, n: int | None) -> ImageSet:
         """The first ``n`` images, or all; raises UserError if there are not as many."""
         if n is None:

@@ -63,9 +63,7 @@ def main() -> None:
     writable_folder(out.parent)
     unfinished = out.with_name(f".{out.name}.unfinished")
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
-    images.first(options.images)  # complains if there are not as many
-    chosen = np.random.default_rng(options.seed % 2**64).choice(len(images), options.images, replace=False)
-    x = checkpoint.encode(images.subset(np.sort(chosen)).images)
+    x = checkpoint.encode(images.random(options.images, options.seed).images)
     thresholds = Thresholds(
         unit,
         options.method,

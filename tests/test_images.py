@@ -216,3 +216,14 @@ def test_digest_is_that_of_the_pixels_in_their_order():
     changed[7, 5, 3, 1] ^= 1
     others = [backwards, images.first(19), ImageSet(changed, images.labels, images.classes, images.source)]
     assert len({images.digest, *(other.digest for other in others)}) == 4
+
+
+def test_random_images_are_those_of_the_seed_each_once_in_their_order():
+    images = samples()
+    drawn, again, other = images.random(5, 3), images.random(5, 3), images.random(5, -4)
+    assert drawn.digest == again.digest != other.digest
+    places = [int(np.flatnonzero((images.images == image).all(axis=(1, 2, 3)))[0]) for image in drawn.images]
+    assert places == sorted(set(places)) != list(range(5))
+    np.testing.assert_array_equal(drawn.labels, images.labels[places])
+    with pytest.raises(UserError, match=r"21 images were asked for, but .* has 20"):
+        images.random(21, 0)
