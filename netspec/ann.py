@@ -63,16 +63,23 @@ class ANN(nn.Module):
     init : {'he', 'paper'}
         ``'paper'``: normal weights of standard deviation sqrt(2 / (k**2 n)) with n output channels, and
         sqrt(2) / (k**2 n) in residual branches (section 7.1). ``'he'``: n input channels.
+    centred : bool
+        Train with the mean of each neuron's weights subtracted, but those from the (signed) input and into
+        the output: what all its inputs have in common, which ReLUs make large, then does not reach it
+        (Brock et al. 2021, arXiv:2101.08692). No part of the paper's training.
     """
 
-    def __init__(self, spec: NetSpec, rms_scale: bool = False, init: str = "he") -> None:
+    def __init__(self, spec: NetSpec, rms_scale: bool = False, init: str = "he", centred: bool = False) -> None:
         super().__init__()
         self.spec = spec
         self.weights = nn.ParameterDict()
         self.scales = nn.ModuleDict()
+        self.centred: set[str] = set()
         for projection in spec.projections:
             if projection.weighted:
                 self.weights[projection.name] = nn.Parameter(self._initial(projection, init))
+                if centred and projection.pre != spec.input.name and projection.post != spec.output.name:
+                    self.centred.add(projection.name)
                 if rms_scale and projection.post != spec.output.name:
                     joins = len(spec.incoming(projection.post)) > 1
                     gain = BRANCH_GAIN if joins else 1.0
@@ -115,7 +122,7 @@ class ANN(nn.Module):
             missing = self.spec[projection.post].shape[2] - x.shape[1]
             stride = projection.stride
             return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, missing))
-        weight = self.weights[projection.name]
+        weight = self._weight(projection.name)
         if projection.kind == "conv":
             x = F.conv2d(x, weight, stride=projection.stride, padding=projection.padding)
         else:  # a row of a dense weight runs over the neurons in the order of their index: y, x, channel
@@ -124,12 +131,19 @@ class ANN(nn.Module):
             x = x.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return self.scales[projection.name](x) if projection.name in self.scales else x
 
+    def _weight(self, name: str) -> Tensor:
+        """The weights of a projection before its scale, (post, pre) or (post, pre, kernel, kernel)."""
+        weight = self.weights[name]
+        if name in self.centred:
+            return weight - weight.mean(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        return weight
+
     @torch.no_grad()
     def folded(self) -> dict[str, np.ndarray]:
         """The weights with all scales folded in: those of the network that is converted, float32."""
         folded = {}
-        for name, weight in self.weights.items():
-            weight = weight.float()
+        for name in self.weights:
+            weight = self._weight(name).detach().float()
             if name in self.scales:
                 scale = cast(RMSScale, self.scales[name]).scale()
                 scale = scale.repeat(len(weight) // len(scale))

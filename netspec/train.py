@@ -1,7 +1,7 @@
 """Train the ANN of a NetSpec: ``python -m netspec.train --help``.
 
-The defaults are the paper's recipe (section 7.1). ``--rms-scale`` and ``--schedule one-cycle`` are this
-project's own: with them a network without bias and batch norm learns in a fraction of the epochs.
+The defaults are the paper's recipe (section 7.1). ``--rms-scale``, ``--centred`` and ``--schedule one-cycle``
+are this project's own: with them a network without bias and batch norm learns in a fraction of the epochs.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Recipe:
     weight_decay: float = 1e-4
     init: str = "paper"
     rms_scale: bool = False
+    centred: bool = False
     validation: int = 1000
     bf16: bool = True
     compiled: bool = False
@@ -89,7 +90,7 @@ class Trainer:
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        self.ann = ANN(spec, recipe.rms_scale, recipe.init).to(self.device)
+        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred).to(self.device)
         self.ann.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.ann.parameters(),
@@ -295,6 +296,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--branch-dropout", type=float, default=0.1, help="inside residual branches (ResNet)")
     parser.add_argument("--init", choices=("paper", "he"), default=default.init)
     parser.add_argument("--rms-scale", action="store_true", help="scale-only normalisation, folded into the weights")
+    parser.add_argument("--centred", action="store_true", help="subtract the mean of each neuron's weights")
     parser.add_argument("--validation", type=int, default=default.validation, help="training images held out")
     parser.add_argument("--float32", action="store_true", help="no bfloat16 arithmetic")
     parser.add_argument("--compiled", action="store_true", help="torch.compile: faster, needs a C++ compiler")

@@ -217,8 +217,8 @@ def test_scale_brings_each_channel_to_unit_mean_square_in_training():
 
 
 def trained_a_little(spec: NetSpec) -> ANN:
-    """A network whose scales have gains and mean squares of their own."""
-    ann = ANN(spec, rms_scale=True)
+    """A network of centred weights whose scales have gains and mean squares of their own."""
+    ann = ANN(spec, rms_scale=True, centred=True)
     for scale in ann.scales.values():
         nn.init.uniform_(scale.gain, 0.5, 2.0)
         nn.init.uniform_(scale.mean_square, 0.1, 3.0)
@@ -253,6 +253,19 @@ def test_folding_reaches_a_dense_layer_of_more_than_one_pixel():
 def test_every_weighted_projection_but_the_last_is_scaled():
     assert set(ANN(chain(), rms_scale=True).scales) == {p.name for p in chain().projections[:-1]}
     assert set(ANN(residual(), rms_scale=True).scales) == {"input_to_branch", "branch_to_junction"}
+
+
+def test_centred_weights_are_blind_to_what_all_inputs_share():
+    """Those from the input, which is signed, and into the output are left alone."""
+    ann = ANN(chain(), centred=True)
+    first, *middle, last = (projection.name for projection in chain().projections)
+    folded, plain = ann.folded(), plain_weights(ann)
+    for name in (first, last):
+        np.testing.assert_array_equal(folded[name], plain[name])
+    for name in middle:
+        over = tuple(range(1, folded[name].ndim))
+        np.testing.assert_allclose(folded[name].sum(over), 0, atol=1e-5)
+        np.testing.assert_allclose(folded[name], plain[name] - plain[name].mean(over, keepdims=True), atol=1e-6)
 
 
 def plain_weights(ann: ANN) -> dict[str, np.ndarray]:

@@ -356,7 +356,7 @@ def test_defaults_are_the_papers_recipe():
     recipe = Recipe()
     assert (recipe.epochs, recipe.batch, recipe.lr, recipe.schedule, recipe.init) == (200, 256, 0.05, "steps", "paper")
     assert (recipe.momentum, recipe.weight_decay) == (0.9, 1e-4)
-    assert not (recipe.nesterov or recipe.rms_scale)
+    assert not (recipe.nesterov or recipe.rms_scale or recipe.centred)
 
 
 @pytest.fixture
@@ -378,10 +378,10 @@ def command(tmp_path, monkeypatch):
 
 def test_command_trains_by_its_options(command, capsys):
     options = ["--epochs", "1", "--batch", "15", "--lr", "0.01", "--milestones", "3", "4", "--float32", "--rms-scale"]
+    options += ["--centred"]
     best = load_checkpoint(command(*options, "--conv-dropout", "0", "--seed", "5") / "best.safetensors")
-    chosen = replace(
-        Recipe(), epochs=1, batch=15, lr=0.01, milestones=(3, 4), bf16=False, rms_scale=True, validation=10, seed=5
-    )
+    chosen = replace(Recipe(), epochs=1, batch=15, lr=0.01, milestones=(3, 4), bf16=False, validation=10, seed=5)
+    chosen = replace(chosen, rms_scale=True, centred=True)
     assert best.info["recipe"] == json.loads(json.dumps(vars(chosen)))
     assert best.spec.name == "vgg16-cifar10-x0.03"
     assert [population.dropout for population in best.spec.populations if population.dropout] == [0.3, 0.3]
