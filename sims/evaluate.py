@@ -178,6 +178,8 @@ def cluster(options: argparse.Namespace) -> Iterator[str]:
             dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
             silence_logs=logging.CRITICAL,
         )
+    except (TimeoutError, RuntimeError) as error:
+        raise UserError(f"{options.workers} worker processes did not start ({error}); try fewer --workers") from error
     finally:
         signal.signal(signal.SIGINT, handler)
     with made:

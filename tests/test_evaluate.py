@@ -427,6 +427,17 @@ def test_scheduler_without_workers_is_told(run_evaluate, tmp_path, monkeypatch):
     assert files(tmp_path) == {}
 
 
+def test_workers_that_do_not_start_are_told(tiny, tmp_path, monkeypatch):
+    def late(**settings):
+        raise TimeoutError("timed out after 60 s")
+
+    monkeypatch.setattr("dask.distributed.LocalCluster", late)
+    fixed = ("--checkpoint", tiny, "--data", "cifar10-samples", "--steps", STEPS, "--workers", 3)
+    ended = run("evaluate.py", evaluate.main, *fixed, "--out", tmp_path / "out")
+    ended.assert_refused("evaluate.py", "3 worker processes did not start (timed out after 60 s); try fewer --workers")
+    assert files(tmp_path) == {}
+
+
 def test_images_without_classes_are_refused(run_evaluate, tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(samples().images[0]).save(tmp_path / "images" / "a.png")
