@@ -39,7 +39,7 @@ from analysis.style import COLOURS, MUTED, style
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.errors import UserError
 from sims.recording import Recording
-from sims.thresholds import find_thresholds, load_thresholds
+from sims.thresholds import open_thresholds
 
 __all__ = [
     "available",
@@ -103,15 +103,9 @@ def shipped_thresholds(name: str, variant: str) -> dict[str, float]:
         If the network, or its thresholds, are not shipped.
     """
     try:
-        path = find_thresholds(name, variant)
+        return dict(open_thresholds(variant, name, load_checkpoint(name)).values)
     except UserError as error:
-        raise MissingTableError(f"{name} is not shipped; train it with python -m netspec.train") from error
-    if not path.is_file():
-        options = f"--method {variant.removesuffix('-unit')}{' --unit' if variant.endswith('-unit') else ''}"
-        raise MissingTableError(
-            f"no {variant} thresholds of {name}; make them with sims/calibrate.py --checkpoint {name} {options}"
-        )
-    return dict(load_thresholds(path, load_checkpoint(name)).values)
+        raise MissingTableError(str(error)) from error
 
 
 def thresholds(name: str) -> Figure:

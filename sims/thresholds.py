@@ -94,8 +94,9 @@ def open_thresholds(choice: str, checkpoint: str | os.PathLike, network: Checkpo
         return load_thresholds(choice, network)
     path = find_thresholds(checkpoint, choice)
     if not path.is_file():
-        options = f"--method {choice.removesuffix('-unit')}{' --unit' if choice.endswith('-unit') else ''}"
-        raise UserError(f"there are no thresholds {path}; make them with sims/calibrate.py {options}")
+        unit = " --unit" if choice.endswith("-unit") else ""
+        command = f"sims/calibrate.py --checkpoint {checkpoint} --method {choice.removesuffix('-unit')}{unit}"
+        raise UserError(f"there are no thresholds {path}; make them with {command}")
     return load_thresholds(path, network)
 
 

@@ -11,7 +11,9 @@ import torch
 from brian2 import prefs
 from commands import save_tiny
 from networks import NETWORKS, weights_of
+from recordings import small_recording
 
+from sims.recording import Recording
 from sims.runtime import Simulator, open_simulator
 
 torch.set_num_threads(1)  # the networks of the tests are too small to gain from more
@@ -68,3 +70,9 @@ def simulator() -> Callable[..., Simulator]:
 def tiny(tmp_path_factory: pytest.TempPathFactory, caches: None) -> Path:
     """File of a small trained network, with thresholds of both methods beside it; its binary is in the cache."""
     return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def recording() -> Recording:
+    """Four presentations to a small network, for the tests of figures and of exports."""
+    return small_recording()

@@ -409,10 +409,10 @@ WRONG = {
         "10 classes"),
     "no thresholds": (
         lambda tiny, folder: ["--checkpoint", lone(tiny, folder)],
-        "lone.spike-norm.json; make them with sims/calibrate.py --method spike-norm"),
+        "lone.safetensors --method spike-norm"),
     "no thresholds of the method": (
         lambda tiny, folder: ["--checkpoint", lone(tiny, folder), "--thresholds", "ann-norm"],
-        "lone.ann-norm.json; make them with sims/calibrate.py --method ann-norm"),
+        "lone.safetensors --method ann-norm"),
     "no thresholds file": (
         lambda tiny, folder: ["--thresholds", folder / "none.json"], "cannot read the thresholds"),
     "truncated thresholds": (

@@ -219,7 +219,7 @@ def test_balancing_factors_mark_the_junctions(shipped):
 
 def test_what_is_not_shipped_is_told(shipped, capsys):
     assert figures.available(figures.thresholds, "vgg16-cifar10") is None
-    assert "vgg16-cifar10 is not shipped" in capsys.readouterr().out
+    assert "there is no checkpoint file vgg16-cifar10" in capsys.readouterr().out
     with pytest.raises(results.MissingTableError, match="--method ann-norm --unit"):
         figures.shipped_thresholds("resnet20-cifar10-constraint1", "ann-norm-unit")
 

@@ -4,16 +4,11 @@ import sys
 
 import numpy as np
 import pytest
-from recordings import IMAGES, STEPS, small_recording
+from recordings import IMAGES, STEPS
 
 from analysis.neo_export import to_block
 from netspec.errors import UserError
-from sims.recording import Recording, counted_groups
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return small_recording()
+from sims.recording import counted_groups
 
 
 def test_every_spike_is_in_the_train_of_its_neuron(recording):

@@ -8,19 +8,13 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from recordings import STEPS, small_recording, synthetic
+from recordings import STEPS, synthetic
 
 from analysis import plots
 from analysis.style import COLOURS, save, style
 from netspec.spec import Population
-from sims.recording import Recording
 
 CLASSES = ("cat", "dog", "frog", "ship")
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return small_recording()
 
 
 @pytest.fixture(autouse=True)

@@ -9,20 +9,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import Rectangle
-from recordings import IMAGES, STEPS, small_recording, synthetic
+from recordings import IMAGES, STEPS, synthetic
 
 from analysis.raster import raster
 from analysis.style import COLOURS, style
 from netspec.spec import Population
-from sims.recording import Recording
 
 CLASSES = ("cat", "dog", "frog", "ship")
 COLOUR_IMAGES = np.random.default_rng(1).integers(0, 256, (IMAGES, 4, 6, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return small_recording()
 
 
 @pytest.fixture(autouse=True)
