@@ -409,10 +409,12 @@ WRONG = {
         "10 classes"),
     "no thresholds": (
         lambda tiny, folder: ["--checkpoint", lone(tiny, folder)],
-        "lone.safetensors --method spike-norm"),
+        "lone.spike-norm.json; make them with sims/calibrate.py "
+        "--checkpoint {folder}/lone.safetensors --method spike-norm"),
     "no thresholds of the method": (
         lambda tiny, folder: ["--checkpoint", lone(tiny, folder), "--thresholds", "ann-norm"],
-        "lone.safetensors --method ann-norm"),
+        "lone.ann-norm.json; make them with sims/calibrate.py "
+        "--checkpoint {folder}/lone.safetensors --method ann-norm"),
     "no thresholds file": (
         lambda tiny, folder: ["--thresholds", folder / "none.json"], "cannot read the thresholds"),
     "truncated thresholds": (
@@ -458,10 +460,11 @@ WRONG = {
 @pytest.mark.parametrize("mistake", WRONG)
 def test_wrong_input_is_told_in_one_line(mistake, tiny, tmp_path):
     arguments, reason = WRONG[mistake]
-    (tmp_path / "input").mkdir()
+    folder = tmp_path / "input"
+    folder.mkdir()
     out = tmp_path / "out"
-    ended = run_vgg(tiny, out, "--standalone", "--steps", 10, *arguments(tiny, tmp_path / "input"))
-    ended.assert_refused("run_vgg.py", reason)
+    ended = run_vgg(tiny, out, "--standalone", "--steps", 10, *arguments(tiny, folder))
+    ended.assert_refused("run_vgg.py", reason.replace("{folder}", str(folder)))
     assert files(out) == {}
 
 
