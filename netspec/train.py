@@ -59,6 +59,7 @@ class Recipe:
     schedule: str = "steps"
     milestones: tuple[int, ...] = (81, 122)
     warmup: float = 0.2
+    restarts: tuple[int, ...] = ()
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -74,10 +75,12 @@ class Recipe:
         """Learning rate at a moment of training, in epochs since the start."""
         if self.schedule == "steps":
             return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
-        rise = self.warmup * self.epochs
-        if epoch < rise:
-            return self.lr * (0.04 + 0.96 * epoch / rise)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - rise) / (self.epochs - rise)))
+        start = max((restart for restart in self.restarts if restart <= epoch), default=0)
+        end = min((restart for restart in self.restarts if restart > epoch), default=self.epochs)
+        rise, passed = self.warmup * (end - start), epoch - start
+        if passed < rise:
+            return self.lr * (0.04 + 0.96 * passed / rise)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (passed - rise) / (end - start - rise)))
 
 
 class Trainer:
@@ -288,6 +291,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--schedule", choices=("steps", "one-cycle"), default=default.schedule)
     parser.add_argument("--milestones", type=int, nargs="*", default=default.milestones, help="lr / 10 at these epochs")
     parser.add_argument("--warmup", type=float, default=default.warmup, help="share of one-cycle in which lr rises")
+    parser.add_argument("--restarts", type=int, nargs="*", default=default.restarts, help="of one-cycle, epochs")
     parser.add_argument("--momentum", type=float, default=default.momentum)
     parser.add_argument("--nesterov", action="store_true")
     parser.add_argument("--weight-decay", type=float, default=default.weight_decay)
@@ -317,9 +321,12 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     recipe_names = {name for name in Recipe.__dataclass_fields__ if name != "bf16"}
     chosen = {name: value for name, value in vars(options).items() if name in recipe_names}
-    recipe = Recipe(**chosen | {"milestones": tuple(options.milestones), "bf16": not options.float32})
+    epochs = {"milestones": tuple(options.milestones), "restarts": tuple(options.restarts)}
+    recipe = Recipe(**chosen | epochs | {"bf16": not options.float32})
     if recipe.epochs < 1 or recipe.batch < 1 or recipe.validation < 0:
         raise UserError("--epochs and --batch must be at least 1, --validation at least 0")
+    if not all(0 < restart < recipe.epochs for restart in recipe.restarts):
+        raise UserError("--restarts must lie between 0 and --epochs")
     if min(recipe.lr, recipe.weight_decay, recipe.momentum) < 0 or (recipe.nesterov and not recipe.momentum):
         raise UserError("--lr, --weight-decay and --momentum must not be negative, and --nesterov needs --momentum")
     try:

@@ -324,6 +324,14 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert recipe.lr_at(10) == pytest.approx(0, abs=1e-12)
 
 
+def test_restarts_begin_the_cycle_anew():
+    recipe = Recipe(schedule="one-cycle", epochs=10, lr=0.2, warmup=0.3, restarts=(3, 6))
+    for start, length in ((0, 3), (3, 3), (6, 4)):
+        alone = replace(recipe, epochs=length, restarts=())
+        for moment in np.linspace(0, length, 8, endpoint=False):
+            assert recipe.lr_at(start + moment) == pytest.approx(alone.lr_at(moment))
+
+
 @settings(deadline=None)
 @given(st.floats(0, 1), st.integers(1, 200), st.floats(0, 0.999), st.floats(0, 0.999))
 def test_one_cycle_has_one_peak(warmup, epochs, earlier, later):
@@ -377,11 +385,11 @@ def command(tmp_path, monkeypatch):
 
 
 def test_command_trains_by_its_options(command, capsys):
-    options = ["--epochs", "1", "--batch", "15", "--lr", "0.01", "--milestones", "3", "4", "--float32", "--rms-scale"]
-    options += ["--centred"]
+    options = ["--epochs", "2", "--batch", "15", "--lr", "0.01", "--milestones", "3", "4", "--float32", "--rms-scale"]
+    options += ["--centred", "--restarts", "1"]
     best = load_checkpoint(command(*options, "--conv-dropout", "0", "--seed", "5") / "best.safetensors")
-    chosen = replace(Recipe(), epochs=1, batch=15, lr=0.01, milestones=(3, 4), bf16=False, validation=10, seed=5)
-    chosen = replace(chosen, rms_scale=True, centred=True)
+    chosen = replace(Recipe(), epochs=2, batch=15, lr=0.01, milestones=(3, 4), bf16=False, validation=10, seed=5)
+    chosen = replace(chosen, restarts=(1,), rms_scale=True, centred=True)
     assert best.info["recipe"] == json.loads(json.dumps(vars(chosen)))
     assert best.spec.name == "vgg16-cifar10-x0.03"
     assert [population.dropout for population in best.spec.populations if population.dropout] == [0.3, 0.3]
@@ -404,6 +412,7 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
         (["--epochs", "0"], "--epochs and --batch must be at least 1"),
         (["--batch", "0"], "--epochs and --batch must be at least 1"),
         (["--validation", "-1"], "--validation at least 0"),
+        (["--epochs", "5", "--restarts", "5"], "--restarts must lie between 0 and --epochs"),
         (["--validation", "40"], "leave none of 40 for training"),
         (["--conv-dropout", "1"], r"conv1_1: dropout 1.0 is not in \[0, 1\)"),
         (["--out", "/dev/null/run"], "cannot write into the folder /dev/null/run"),
