@@ -30,9 +30,9 @@ from analysis.results import (
     MissingTableError,
     choose,
     describe,
+    evaluations,
     layers,
     main_networks,
-    settings,
     thresholds_of,
 )
 from analysis.style import COLOURS, MUTED, style
@@ -286,16 +286,15 @@ def convergence_by_network(errors: TABLES) -> Figure:
 
 def convergence_by_setting(errors: TABLES, name: str) -> Figure:
     """Error of one network against steps, for all thresholds and resets that were evaluated."""
-    table = errors[name]
-    curves = {
-        f"{thresholds_of(setting)}, reset {reset}": table[(table["thresholds"] == setting) & (table["reset"] == reset)]
-        for setting, reset in settings(table)
-    }
+    curves = {}
+    for rows in evaluations(errors[name], largest=True):
+        first = rows.iloc[0]
+        label = f"{thresholds_of(first['thresholds'])}, reset {first['reset']}, {first['images']:,} images"
+        curves[label] = rows
+    levels = {label: rows["ann_error"].iloc[0] / 100 for label, rows in curves.items()}
     with style():
         figure = Figure(figsize=(5.2, 2.5))
-        ax = _errors(figure.subplots(), curves, {})
-        ax.axhline(table["ann_error"].iloc[0] / 100, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), label="ANN")
-        _legend(ax, describe(name), outside=True)
+        _legend(_errors(figure.subplots(), curves, levels), describe(name), outside=True)
     return figure
 
 
@@ -308,7 +307,7 @@ def spike_counts(operations: TABLES) -> Figure:
         If no network was evaluated with reset to zero.
     """
     panels = {
-        name: operations[name][operations[name]["reset"] == "zero"]
+        name: pd.concat(evaluations(operations[name][operations[name]["reset"] == "zero"], largest=True))
         for name in main_networks(operations)
         if (operations[name]["reset"] == "zero").any()
     }

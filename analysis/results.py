@@ -1,7 +1,7 @@
 """The tables of results in the repository, and the paper's numbers to put beside them.
 
-``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes, under the
-name of the checkpoint that was evaluated.
+``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes; an
+*evaluation* is the rows of one choice of thresholds, reset and number of images.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "choose",
     "comparison",
     "describe",
+    "evaluations",
     "layers",
     "load",
     "main_networks",
@@ -121,7 +122,7 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
 def choose(
     tables: Mapping[str, pd.DataFrame], name: str, thresholds: str, reset: str = "zero", percentile: float = 100
 ) -> pd.DataFrame:
-    """The rows of one network under one setting.
+    """The rows of one network under one setting; of the evaluation of most images, if there are several.
 
     Parameters
     ----------
@@ -146,6 +147,7 @@ def choose(
     if name in tables:
         table = tables[name]
         rows = table[table["thresholds"].str.match(rf"{re.escape(wanted)}( |$)") & (table["reset"] == reset)]
+        rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
         if len(rows):
@@ -153,10 +155,29 @@ def choose(
     raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")
 
 
-def settings(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Thresholds and reset of each setting in a table, the paper's thresholds before others."""
-    pairs = list(table[["thresholds", "reset"]].drop_duplicates().itertuples(index=False, name=None))
-    return sorted(pairs, key=lambda pair: (not pair[0].startswith("spike-norm"), pair[0], pair[1] != "zero"))
+def evaluations(table: pd.DataFrame, largest: bool = False) -> list[pd.DataFrame]:
+    """The rows of each evaluation in a table, the paper's thresholds before others.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Errors or operations of one network.
+    largest : bool
+        Only the one of most images for each thresholds and reset.
+    """
+
+    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int]:
+        first = rows.iloc[0]
+        return (
+            not first["thresholds"].startswith("spike-norm"),
+            first["thresholds"],
+            first["reset"] != "zero",
+            -first["images"],
+        )
+
+    if largest:
+        table = table[table["images"] == table.groupby(["thresholds", "reset"])["images"].transform("max")]
+    return sorted((rows for _, rows in table.groupby(["thresholds", "reset", "images"])), key=order)
 
 
 def main_networks(tables: Iterable[str], data: str | None = None) -> dict[str, str]:
@@ -200,13 +221,13 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for name, table in errors.items():
-        for setting, reset in settings(table):
-            last = table[(table["thresholds"] == setting) & (table["reset"] == reset)].sort_values("steps").iloc[-1]
+        for evaluation in evaluations(table):
+            last = evaluation.sort_values("steps").iloc[-1]
             rows.append(
                 {
                     "network": _with_width(name, last["network"]),
-                    "thresholds": thresholds_of(setting),
-                    "reset": reset,
+                    "thresholds": thresholds_of(last["thresholds"]),
+                    "reset": last["reset"],
                     "images": f"{last['images']:,}",
                     "seeds": last["seeds"],
                     "steps": last["steps"],
@@ -214,7 +235,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),
                     "increment": f"{last['increment']:+.2f}",
                     "agreement": f"{last['agreement']:.1f} %",
-                    "the paper": _published(name, setting, reset),
+                    "the paper": _published(name, last["thresholds"], last["reset"]),
                 }
             )
     return pd.DataFrame(rows)
@@ -252,14 +273,14 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for name, table in operations.items():
-        for setting, reset in settings(table):
-            row = table[(table["thresholds"] == setting) & (table["reset"] == reset)].iloc[0]
+        for evaluation in evaluations(table, largest=True):
+            row = evaluation.iloc[0]
             ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
             rows.append(
                 {
                     "network": _with_width(name, row["network"]),
-                    "thresholds": thresholds_of(setting),
-                    "reset": reset,
+                    "thresholds": thresholds_of(row["thresholds"]),
+                    "reset": row["reset"],
                     "steps": row["steps"],
                     "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",
                     "AC/MAC, by layers": _layerwise(name, row),

@@ -77,6 +77,12 @@ class ImageSet:
     def subset(self, indices: np.ndarray | slice) -> ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.source)
 
+    def labelled(self, classes: tuple[str, ...]) -> ImageSet:
+        """The images for a network of these classes; the label is -1 where their class is none of them."""
+        place = {name: index for index, name in enumerate(classes)}
+        labels = np.array([*(place.get(name, -1) for name in self.classes), -1])[self.labels]
+        return replace(self, labels=labels, classes=classes)
+
     def random(self, n: int, seed: int) -> ImageSet:
         """``n`` images drawn without replacement, in their order; UserError if there are not as many."""
         self.first(n)
@@ -275,11 +281,11 @@ def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "
         Of CIFAR-10 and ImageNet.
     """
     if source in ("cifar10-samples", "imagenet-samples"):
-        return samples(source.removesuffix("-samples"), classes)
+        return samples(source.removesuffix("-samples"), classes).labelled(classes)
     if source == "cifar10":
-        return cifar10(split)
+        return cifar10(split).labelled(classes)
     if any((Path(source) / place / "test_batch.bin").is_file() for place in (".", CIFAR10_FOLDER)):
-        return cifar10(split, source)
+        return cifar10(split, source).labelled(classes)
     if (Path(source) / IMAGENET_SPLITS[split]).is_dir():
         return imagenet_folder(source, split, size, classes)
     return image_folder(source, size, classes)

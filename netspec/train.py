@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from netspec.checkpoint import Checkpoint, save_checkpoint, write_atomically
 from netspec.data import ImageSet, cifar10, imagenet_folder
 from netspec.errors import UserError, run_command, writable_folder
 from netspec.resnet import resnet20, resnet34
-from netspec.spec import NetSpec
+from netspec.spec import NetSpec, SpecError
 from netspec.vgg import vgg16
 
 __all__ = ["Recipe", "error_rate", "train"]
@@ -81,6 +81,14 @@ class Recipe:
         if passed < rise:
             return self.lr * (0.04 + 0.96 * passed / rise)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (passed - rise) / (end - start - rise)))
+
+    def begins_like(self, other: Recipe, epochs: int) -> bool:
+        """Whether the first epochs are the same by both recipes, so that a run by the other can go on by this one."""
+        schedule = {name: getattr(self, name) for name in ("epochs", "schedule", "milestones", "warmup", "restarts")}
+        moments = np.linspace(0, epochs, 100 * epochs, endpoint=False)
+        return replace(other, **schedule) == self and all(
+            math.isclose(self.lr_at(moment), other.lr_at(moment)) for moment in moments
+        )
 
 
 class Trainer:
@@ -185,21 +193,21 @@ class Trainer:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         progress = {"epoch": self.epoch, "best": self.best, "log": self.log}
-        return to_bytes(tensors, {"progress": json.dumps(progress), "settings": self.settings()})
-
-    def settings(self) -> str:
-        return json.dumps([asdict(self.recipe), self.spec.to_dict()], sort_keys=True)
+        settings = [asdict(self.recipe), self.spec.to_dict()]
+        return to_bytes(tensors, {"progress": json.dumps(progress), "settings": json.dumps(settings)})
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state; raises UserError if it is broken or of another run."""
+        """Go on from a saved state; raises UserError if it is broken or of a run that began otherwise."""
         content = path.read_bytes()
         try:
             tensors = from_bytes(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            settings, progress = header["settings"], json.loads(header["progress"])
-        except (SafetensorError, ValueError, KeyError) as error:
+            (recipe, spec), progress = json.loads(header["settings"]), json.loads(header["progress"])
+            began = Recipe(**recipe | {name: tuple(recipe[name]) for name in ("milestones", "restarts")})
+            same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, progress["epoch"])
+        except (SafetensorError, SpecError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
-        if settings != self.settings():
+        if not same:
             raise UserError(f"{path} belongs to a run with other settings; give another --out or remove it")
         self.ann.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ann.")})
         for name, parameter in self.ann.named_parameters():
@@ -291,7 +299,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--schedule", choices=("steps", "one-cycle"), default=default.schedule)
     parser.add_argument("--milestones", type=int, nargs="*", default=default.milestones, help="lr / 10 at these epochs")
     parser.add_argument("--warmup", type=float, default=default.warmup, help="share of one-cycle in which lr rises")
-    parser.add_argument("--restarts", type=int, nargs="*", default=default.restarts, help="of one-cycle, epochs")
+    parser.add_argument(
+        "--restarts", type=int, nargs="*", default=default.restarts, help="one-cycle begins anew at these"
+    )
     parser.add_argument("--momentum", type=float, default=default.momentum)
     parser.add_argument("--nesterov", action="store_true")
     parser.add_argument("--weight-decay", type=float, default=default.weight_decay)
@@ -317,7 +327,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     started = time.time()
     options = parse_arguments()
-    if options.threads:
+    if options.threads is not None:
+        if options.threads < 1:
+            raise UserError("--threads must be at least 1")
         torch.set_num_threads(options.threads)
     recipe_names = {name for name in Recipe.__dataclass_fields__ if name != "bf16"}
     chosen = {name: value for name, value in vars(options).items() if name in recipe_names}
@@ -327,6 +339,8 @@ def main() -> None:
         raise UserError("--epochs and --batch must be at least 1, --validation at least 0")
     if not all(0 < restart < recipe.epochs for restart in recipe.restarts):
         raise UserError("--restarts must lie between 0 and --epochs")
+    if recipe.seed < 0 or options.width <= 0:
+        raise UserError("--seed must not be negative, --width must be positive")
     if min(recipe.lr, recipe.weight_decay, recipe.momentum) < 0 or (recipe.nesterov and not recipe.momentum):
         raise UserError("--lr, --weight-decay and --momentum must not be negative, and --nesterov needs --momentum")
     try:
@@ -348,6 +362,9 @@ def main() -> None:
     trainer = Trainer(spec, images, test, recipe, options.device)
     print(f"{spec.name}: {spec.parameters():,} weights, gain {trainer.gain:.3f}, on {options.device}")
     train(trainer, out, options.half, started + 60 * options.minutes)
+    if trainer.epoch == recipe.epochs:
+        best = out / "best.safetensors"
+        print(f"finished: {best}; next: python sims/calibrate.py --checkpoint {best}")
 
 
 if __name__ == "__main__":

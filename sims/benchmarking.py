@@ -62,7 +62,7 @@ def activity_table(path: str | Path) -> dict[str, float]:
     """
     try:
         table = pd.read_csv(path)
-        row = table[(table["thresholds"] == "spike-norm 100") & (table["reset"] == "zero")].iloc[0]
+        row = table[table["thresholds"].str.startswith("spike-norm 100") & (table["reset"] == "zero")].iloc[0]
         prefix = "spikes_per_neuron_"
         columns = [name for name in map(str, table.columns) if name.startswith(prefix)]
         return {name.removeprefix(prefix): float(row[name]) / float(row["steps"]) for name in columns}

@@ -24,12 +24,13 @@ from netspec.errors import UserError, run_command, writable_folder
 from sims.classify import add_network_options
 from sims.runtime import RUNTIMES, RunInput, open_simulator
 from sims.spike_norm import ann_norm, spike_norm
-from sims.thresholds import METHODS, Thresholds, find_thresholds
+from sims.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
+    parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
     parser.add_argument("--method", choices=METHODS, default="spike-norm")
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME|DIR",
@@ -74,17 +75,31 @@ def main() -> None:
         options.seed,
         unit=options.unit,
     )
+    if options.method == "spike-norm":
+        thresholds = replace(thresholds, steps=options.steps, reset=options.reset)
+    if not options.out:
+        refuse_others(out, thresholds, checkpoint)
     if options.method == "ann-norm":
         values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile, unit)
         thresholds = replace(thresholds, values=values)
     else:
         RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.output.name]).checked(checkpoint.spec)
-        thresholds = replace(thresholds, steps=options.steps, reset=options.reset)
         thresholds = run_spike_norm(options, checkpoint, x, thresholds, unfinished)
     thresholds.save(out)
     unfinished.unlink(missing_ok=True)
     print("\n".join(f"{name:>8} {value:.4f}" for name, value in thresholds.values.items()))
     print(f"written: {out}")
+
+
+def refuse_others(path: Path, wanted: Thresholds, checkpoint: Checkpoint) -> None:
+    """Raise UserError if thresholds of the same network, but found in another way, would be lost."""
+    try:
+        found = load_thresholds(path, checkpoint)
+    except UserError:  # none, or of no use
+        return
+    if replace(found, values=wanted.values) != wanted:
+        how = f"{found.images} images, {found.steps} steps, percentile {found.percentile:g}, seed {found.seed}"
+        raise UserError(f"{path} holds thresholds from {how}; give --out FILE, or remove it")
 
 
 def run_spike_norm(

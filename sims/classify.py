@@ -51,12 +51,15 @@ class Result:
     summary: dict[str, Any]
 
 
-def ann_predictions(checkpoint: Checkpoint, x: np.ndarray, batch: int = 250) -> np.ndarray:
-    """Classes of encoded images (n, height, width, channels) according to the ANN."""
+def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250) -> np.ndarray:
+    """Classes of images, uint8 (n, height, width, channels), according to the ANN."""
     ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
-    with torch.no_grad():
-        parts = [ann(torch.from_numpy(x[k : k + batch].transpose(0, 3, 1, 2).copy())) for k in range(0, len(x), batch)]
-    return torch.cat(parts).argmax(1).numpy()
+    parts = []
+    for start in range(0, len(images), batch):
+        x = checkpoint.encode(images[start : start + batch]).transpose(0, 3, 1, 2)
+        with torch.no_grad():
+            parts.append(ann(torch.from_numpy(x.copy())).argmax(1))
+    return torch.cat(parts).numpy()
 
 
 def classify(
@@ -96,7 +99,7 @@ def classify(
     start = time.perf_counter()
     x = checkpoint.encode(images.images)
     given = RunInput(x, thresholds.values, steps, seed, None, rasters, raster_images).checked(checkpoint.spec)
-    ann = ann_predictions(checkpoint, x)
+    ann = ann_predictions(checkpoint, images.images)
     seconds["ann"] = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -167,7 +170,6 @@ def add_network_options(parser: argparse.ArgumentParser, checkpoint: str) -> Non
     parser.add_argument(
         "--checkpoint", default=checkpoint, metavar="FILE", help="a file, or the name of a shipped network"
     )
-    parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
     parser.add_argument("--seed", type=int, default=0, help="of the input spikes and of every random choice")
 
 
@@ -195,6 +197,7 @@ def classify_command(
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, checkpoint)
+    parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
     if constraints:
         parser.add_argument("--constraints", choices=constraints, help="sets checkpoint and thresholds")
     parser.add_argument(
@@ -226,6 +229,8 @@ def classify_command(
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
     if constraints and options.constraints:
+        if (options.checkpoint, options.thresholds) != (checkpoint, thresholds):
+            raise UserError("--constraints sets checkpoint and thresholds; give either it or them")
         options.checkpoint, options.thresholds = constraints[options.constraints]
 
     if options.raster_images < 1:

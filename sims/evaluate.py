@@ -1,8 +1,8 @@
 """Error of a spiking network on many images: any number of seeds, thresholds and resets, on all cores or a cluster.
 
 Every finished shard of images is a file; the same command again goes on where it stopped. For other machines,
-start `dask scheduler`, and `PYTHONPATH=. dask worker ADDRESS` in a clone of this repository on each of them, and
-give --scheduler ADDRESS.
+start `dask scheduler`, and `PYTHONPATH=. dask worker ADDRESS --nthreads 1 --nworkers CORES` in a clone of this
+repository on each of them, and give --scheduler ADDRESS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tqdm import tqdm
 
-from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command, writable_folder
 from sims.classify import add_network_options, ann_predictions
@@ -35,6 +35,7 @@ from sims.evaluation import (
     run_shard,
     shards,
     summary_table,
+    with_earlier,
     write_shard,
 )
 from sims.runtime import RunInput, open_simulator
@@ -62,7 +63,10 @@ def parse_arguments() -> argparse.Namespace:
         "--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
         help=f"files, or any of {', '.join(VARIANTS)}: the files of those names beside the checkpoint",
     )  # fmt: skip
-    parser.add_argument("--resets", nargs="+", choices=("zero", "subtract"), default=["zero"])
+    parser.add_argument(
+        "--resets", "--reset", nargs="+", choices=("zero", "subtract"), default=["zero"],
+        help="of the membrane at a spike",
+    )  # fmt: skip
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the local cluster")
     parser.add_argument(
@@ -81,11 +85,11 @@ def main() -> None:
     images = everything.first(options.images)
     if (images.labels < 0).any():
         raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
-    x = checkpoint.encode(images.images)
+    x = checkpoint.encode(images.images[: options.shard])
     balanced = {}
     for choice in options.thresholds:
         thresholds = open_thresholds(choice, options.checkpoint, checkpoint)
-        RunInput(x[: options.shard], thresholds.values, options.steps).checked(checkpoint.spec)
+        RunInput(x, thresholds.values, options.steps).checked(checkpoint.spec)
         balanced[name_thresholds(thresholds)] = thresholds
     out = writable_folder(options.out)
     data = f"{everything.source} {everything.digest[:8]}"  # a folder's images may change
@@ -97,17 +101,22 @@ def main() -> None:
     ]
     wanted = {case: list(shards(case, len(images), options.shard)) for case in cases}
     missing = [shard for case in cases for shard in wanted[case] if not is_finished(shard, out)]
-    ann = ann_predictions(checkpoint, x)
+    ann = ann_predictions(checkpoint, images.images)
     failed = compute(missing, options, checkpoint, balanced, images, out) if missing else {}
 
     whole = [case for case in cases if not any(shard.case == case for shard in failed)]
     if whole:
         tables = [(case, read_shards(case, wanted[case], out)) for case in whole]
         summary = summary_table(tables, checkpoint, images.labels, ann)
-        write_atomically(out / "errors.csv", summary.to_csv(index=False))
-        write_atomically(out / "operations.csv", operations_table(tables, checkpoint).to_csv(index=False))
-        print(summary.to_string(index=False))
-        print(f"written: {out / 'errors.csv'} {out / 'operations.csv'}")
+        name = find_checkpoint(options.checkpoint).stem
+        written = {
+            out / f"{name}-errors.csv": summary,
+            out / f"{name}-operations.csv": operations_table(tables, checkpoint),
+        }
+        for path, table in written.items():
+            write_atomically(path, with_earlier(table, path).to_csv(index=False))
+        print(summary.drop(columns=["checkpoint", "data"]).to_string(index=False))
+        print(f"written: {' '.join(map(str, written))}")
     for shard, error in failed.items():
         print(f"failed {1 + RETRIES} times: images {shard.start} to {shard.stop - 1}: {error}", file=sys.stderr)
     if failed:
@@ -129,7 +138,7 @@ def compute(
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
     with cluster(options) as address, connect(address) as client:
-        for reset in options.resets:  # compiled once, before the workers look for it
+        for reset in {shard.case.reset for shard in missing}:  # compiled once, before the workers look for it
             open_simulator(checkpoint.spec, checkpoint.weights, "standalone", "shared", reset)
         network = client.scatter(checkpoint, broadcast=True)
         futures = {
@@ -149,7 +158,7 @@ def compute(
             for future in as_completed(futures):
                 shard = futures[future]
                 if future.status != "finished":
-                    failed[shard] = future.exception()
+                    failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
                     continue
                 table = future.result()
                 write_shard(table, shard, out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +21,23 @@ import pyarrow.parquet as pq
 
 from netspec.checkpoint import Checkpoint, write_atomically
 from netspec.errors import UserError
+from netspec.spec import NetSpec
 from sims.runtime import RunInput, open_simulator
 from sims.thresholds import Thresholds
 
-__all__ = ["REPORTED_STEPS", "Case", "Shard", "read_shards", "run_shard", "shards", "summary_table", "write_shard"]
+__all__ = [
+    "REPORTED_STEPS",
+    "Case",
+    "Shard",
+    "read_shards",
+    "run_shard",
+    "shards",
+    "summary_table",
+    "with_earlier",
+    "write_shard",
+]
 
+SETTING = ["network", "checkpoint", "data", "images", "thresholds", "reset"]
 REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
 
 
@@ -157,12 +168,10 @@ def read_shards(case: Case, wanted: Sequence[Shard], folder: Path) -> pd.DataFra
     return table
 
 
-def thresholds_names(cases: Sequence[tuple[Case, pd.DataFrame]]) -> dict[str, str]:
-    """Names for people: method and percentile, and the digest only where they do not tell thresholds apart."""
-    full = {case.thresholds for case, _ in cases}
-    short = {name: name.rsplit(" ", 1)[0] for name in full}
-    shared = Counter(short.values())
-    return {name: short[name] if shared[short[name]] == 1 else name for name in full}
+def setting(case: Case, table: pd.DataFrame, spec: NetSpec) -> dict[str, Any]:
+    """Where the numbers of a row come from: network, images, thresholds and reset."""
+    row = {"network": spec.name, "checkpoint": case.checkpoint[:8], "data": case.data, "images": len(table)}
+    return row | {"thresholds": case.thresholds, "reset": case.reset}
 
 
 def summary_table(
@@ -182,48 +191,58 @@ def summary_table(
     pandas.DataFrame
         A row for each thresholds, reset and step: errors and increments in percent, images, seeds.
     """
-    spec, named = checkpoint.spec, thresholds_names(cases)
     rows = []
     for case, table in cases:
         chosen = table["image"].to_numpy()
         ann_error = 100 * float((ann != labels)[chosen].mean())
-        base = {"network": spec.name, "thresholds": named[case.thresholds], "reset": case.reset}
+        base = setting(case, table, checkpoint.spec)
         for step in case.reported:
             snn = table[f"snn_{step}"].to_numpy()
             error = 100 * float((snn != labels[chosen]).mean())
             agreement = 100 * float((snn == ann[chosen]).mean())
-            rows.append(base | {"steps": step, "seed": case.seed, "images": len(chosen), "ann_error": ann_error,
-                                "snn_error": error, "agreement": agreement})  # fmt: skip
+            errors = {"ann_error": ann_error, "snn_error": error, "agreement": agreement}
+            rows.append(base | {"steps": step, "seed": case.seed} | errors)
     table = pd.DataFrame(rows)
-    grouped = table.groupby(["network", "thresholds", "reset", "steps"], sort=False)
-    result = grouped.agg(
-        images=("images", "first"),
+    result = table.groupby([*SETTING, "steps"], sort=False).agg(
         seeds=("seed", "count"),
         ann_error=("ann_error", "first"),
         snn_error=("snn_error", "mean"),
         snn_error_sd=("snn_error", "std"),
         agreement=("agreement", "mean"),
-    ).reset_index()
-    result.insert(9, "increment", result["snn_error"] - result["ann_error"])
-    return result.round(4)
+    )
+    result.insert(4, "increment", result["snn_error"] - result["ann_error"])
+    return result.reset_index().round(4)
 
 
 def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint) -> pd.DataFrame:
     """Spikes per neuron of each layer, and AC and MAC operations for an image; mean over images and seeds."""
-    spec, named = checkpoint.spec, thresholds_names(cases)
+    spec = checkpoint.spec
     rows = []
     for case, table in cases:
         driven = sum(spec.macs(p) for p in spec.projections if spec[p.pre].kind == "if")
-        row = {
-            "network": spec.name,
-            "thresholds": named[case.thresholds],
-            "reset": case.reset,
-            "steps": case.steps,
-        }
+        row = setting(case, table, spec) | {"steps": case.steps}
         row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
         row |= {"mac_per_image": driven, "ac_mac_ratio": table["ac"].mean() / driven}
         for population in (spec.input, *spec.spiking):
             row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
         rows.append(row)
-    keys = ["network", "thresholds", "reset", "steps"]
-    return pd.DataFrame(rows).groupby(keys, sort=False).mean().reset_index().round(6)
+    return pd.DataFrame(rows).groupby([*SETTING, "steps"], sort=False).mean().reset_index().round(6)
+
+
+def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table behind the rows that a file of the same network has of other settings.
+
+    Raises
+    ------
+    UserError
+        If the file is no such table.
+    """
+    try:
+        earlier = pd.read_csv(path, dtype={"checkpoint": str})
+        kept = earlier[earlier["checkpoint"].isin(table["checkpoint"])]
+        kept = kept[~kept.set_index(SETTING).index.isin(table.set_index(SETTING).index)]
+    except FileNotFoundError:
+        return table
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of this command ({error}); move it away") from error
+    return pd.concat([kept, table]) if len(kept) else table

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ HERE = Path(__file__).parent
 OWN_HEADERS = ("run_input.h", "vectors.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
+COMPILING = threading.Lock()  # Brian2's device is one for all threads
 BEGIN = "const auto run_began = std::chrono::steady_clock::now();"
 END = """
 const std::chrono::duration<double> run_took = std::chrono::steady_clock::now() - run_began;
@@ -89,8 +91,9 @@ class StandaloneSimulator:
         key = digest(spec, compiled_in, [synapses, reset, half, profile, toolchain(), sources()])
         cache = writable_folder(cache_folder())
         self.folder = cache / "binaries" / key[:32]
-        if not (self.folder / "main").is_file():
-            self._compile(weights, synapses, reset, half, quiet, profile)
+        with COMPILING:
+            if not (self.folder / "main").is_file():
+                self._compile(weights, synapses, reset, half, quiet, profile)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
         self.weights = cache / "weights" / f"{digest(spec, weights, [])[:32]}.bin"
         if synapses == "shared" and not self.weights.is_file():

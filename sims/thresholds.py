@@ -96,7 +96,9 @@ def open_thresholds(choice: str, checkpoint: str | os.PathLike, network: Checkpo
     if not path.is_file():
         unit = " --unit" if choice.endswith("-unit") else ""
         command = f"sims/calibrate.py --checkpoint {checkpoint} --method {choice.removesuffix('-unit')}{unit}"
-        raise UserError(f"there are no thresholds {path}; make them with {command}")
+        there = [variant for variant in VARIANTS if find_thresholds(checkpoint, variant).is_file()]
+        others = f" (there are {', '.join(there)})" if there else ""
+        raise UserError(f"there are no thresholds {path}{others}; make them with {command}")
     return load_thresholds(path, network)
 
 

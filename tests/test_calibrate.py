@@ -118,6 +118,20 @@ def test_file_lies_beside_the_checkpoint_by_default(method, tiny, tmp_path):
     assert load_thresholds(find_thresholds(checkpoint, method), load_checkpoint(checkpoint)).method == method
 
 
+def test_thresholds_found_in_another_way_are_not_overwritten(tiny, tmp_path):
+    checkpoint = Path(shutil.copy(tiny, tmp_path / "net.safetensors"))
+    arguments = (*QUICK, "--method", "ann-norm")
+    assert run_calibrate(checkpoint, *arguments).status == 0
+    before = files(tmp_path)
+    assert run_calibrate(checkpoint, *arguments).status == 0
+    ended = run_calibrate(checkpoint, *arguments, "--percentile", 99)
+    ended.assert_refused("calibrate.py", "percentile 100, seed 0; give --out FILE, or remove it")
+    assert files(tmp_path) == before
+    assert run_calibrate(checkpoint, *arguments, "--percentile", 99, "--out", tmp_path / "other.json").status == 0
+    (tmp_path / "net.ann-norm.json").write_text("of no use")
+    assert run_calibrate(checkpoint, *arguments, "--percentile", 99).status == 0
+
+
 def test_images_are_those_of_training(tiny, tmp_path, monkeypatch):
     asked = []
 

@@ -315,7 +315,7 @@ def test_images_without_classes_have_unknown_labels(tiny, tmp_path, monkeypatch)
     summary = strict_json(out / "summary.json")
     assert summary["ann_accuracy"] is None and summary["snn_accuracy"] is None
     recording, checkpoint = Recording.load(out / "recording.npz"), load_checkpoint(tiny)
-    ann = classify.ann_predictions(checkpoint, checkpoint.encode(images.images))
+    ann = classify.ann_predictions(checkpoint, images.images)
     assert summary["agreement"] == np.mean(recording.predictions() == ann)
     ((steps, curve, quantity),) = curves
     assert quantity == "agreement with the ANN"
@@ -532,7 +532,7 @@ def test_shipped_network_is_whole_and_has_learned():
     assert checkpoint.spec.name.startswith("vgg16-cifar10")
     assert checkpoint.classes == CIFAR10_CLASSES
     images = samples()
-    ann = classify.ann_predictions(checkpoint, checkpoint.encode(images.images))
+    ann = classify.ann_predictions(checkpoint, images.images)
     assert np.mean(ann == images.labels) >= 0.7
     thresholds = load_thresholds(find_thresholds(PRETRAINED / "vgg16-cifar10.safetensors", "spike-norm"), checkpoint)
     assert thresholds.source == "CIFAR-10 train"
@@ -549,7 +549,7 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
     assert (settings["checkpoint"], settings["trained_on"]) == (checkpoint.digest, "CIFAR-10 train")
     assert settings["thresholds"] == {"method": thresholds, "percentile": 100.0}
     images = samples()
-    ann = classify.ann_predictions(checkpoint, checkpoint.encode(images.images))
+    ann = classify.ann_predictions(checkpoint, images.images)
     assert np.mean(ann == images.labels) >= 0.7
 
 

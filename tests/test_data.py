@@ -1,5 +1,6 @@
 """Images: the official files of CIFAR-10, read as published or refused, and the bundled samples."""
 
+from dataclasses import replace
 from importlib import util
 from itertools import product
 from pathlib import Path
@@ -245,8 +246,19 @@ def test_source_is_a_name_or_a_folder(folder, monkeypatch):
         assert load_images(str(place), 32, CIFAR10_CLASSES).source == "CIFAR-10 test"
     assert load_images(str(folder.parent / "images"), 4, ("cat",)).images.shape == (1, 4, 4, 3)
     assert load_images("cifar10-samples", 32, CIFAR10_CLASSES).source == samples().source
-    monkeypatch.setattr(data, "cifar10", lambda split: f"CIFAR-10 {split} of the cache")
-    assert load_images("cifar10", 32, CIFAR10_CLASSES, "train") == "CIFAR-10 train of the cache"
+    monkeypatch.setattr(data, "cifar10", lambda split: replace(samples(), source=f"CIFAR-10 {split} of the cache"))
+    assert load_images("cifar10", 32, CIFAR10_CLASSES, "train").source == "CIFAR-10 train of the cache"
+
+
+def test_labels_are_those_of_the_networks_classes():
+    known = samples()
+    assert load_images("cifar10-samples", 32, CIFAR10_CLASSES).labels.tolist() == known.labels.tolist()
+    turned = load_images("cifar10-samples", 32, CIFAR10_CLASSES[::-1])
+    assert [turned.classes[label] for label in turned.labels] == [known.classes[label] for label in known.labels]
+    few = load_images("cifar10-samples", 32, ("ship", "zebra"))
+    assert few.labels[:4].tolist() == [-1, 0, 0, -1]  # cat, ship, ship, airplane
+    assert few.classes == ("ship", "zebra")
+    assert few.labelled(("zebra", "ship")).labels[:4].tolist() == [-1, 1, 1, -1]  # unknown ones stay unknown
 
 
 # Choosing images

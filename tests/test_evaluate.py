@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from netspec.checkpoint import load_checkpoint
 from netspec.data import samples
 from sims import evaluate
 from sims.classify import ann_predictions
-from sims.evaluation import Case, Shard, operations_table, run_shard, summary_table
+from sims.evaluation import SETTING, Case, Shard, operations_table, run_shard, summary_table
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
 from sims.thresholds import Thresholds, find_thresholds, load_thresholds
@@ -30,7 +31,7 @@ from sims.thresholds import Thresholds, find_thresholds, load_thresholds
 STEPS = 60
 REPORTED = [10, 20, 50, 60]
 IN_PROCESS = {"processes": False, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
-TABLES = ("errors.csv", "operations.csv")
+ERRORS, OPERATIONS = TABLES = ("tiny-errors.csv", "tiny-operations.csv")
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,8 @@ def recordings(tiny: Path, seeds: range, reset: str = "zero"):
 def test_errors_are_those_of_the_recordings(whole, tiny):
     out, ended = whole
     assert ended.status == 0
-    table, images, checkpoint = pd.read_csv(out / "errors.csv"), samples(), load_checkpoint(tiny)
-    ann = ann_predictions(checkpoint, checkpoint.encode(images.images))
+    table, images, checkpoint = pd.read_csv(out / ERRORS), samples(), load_checkpoint(tiny)
+    ann = ann_predictions(checkpoint, images.images)
     assert list(table["steps"]) == REPORTED
     for row in table.itertuples():
         predictions = [recording.predictions(row.steps) for recording in recordings(tiny, range(2))]
@@ -109,16 +110,18 @@ def test_errors_are_those_of_the_recordings(whole, tiny):
         assert row.ann_error == pytest.approx(100 * np.mean(ann != images.labels))
         assert row.increment == pytest.approx(row.snn_error - row.ann_error)
         assert row.agreement == pytest.approx(100 * np.mean([predicted == ann for predicted in predictions]))
-        assert (row.network, row.thresholds, row.reset) == ("vgg16-tiny", "spike-norm 100", "zero")
-        assert (row.images, row.seeds) == (20, 2)
+        assert (row.network, row.reset, row.images, row.seeds) == ("vgg16-tiny", "zero", 20, 2)
+        assert re.fullmatch("spike-norm 100 [0-9a-f]{8}", row.thresholds)
+        assert row.checkpoint == checkpoint.digest[:8]
+        assert row.data == f"CIFAR-10 test images 0 to 19 {images.digest[:8]}"
     assert table["snn_error_sd"].max() > 0  # the seeds differ
     assert table["snn_error"].nunique() > 2  # and the steps
     assert table.astype(str).to_numpy()[-1][-1] in ended.out
-    assert f"written: {out / 'errors.csv'} {out / 'operations.csv'}\n" in ended.out
+    assert f"written: {out / ERRORS} {out / OPERATIONS}\n" in ended.out
 
 
 def test_operations_are_those_of_the_recordings(whole, tiny):
-    (row,) = pd.read_csv(whole[0] / "operations.csv").to_dict("records")
+    (row,) = pd.read_csv(whole[0] / OPERATIONS).to_dict("records")
     spec = load_checkpoint(tiny).spec
     runs = recordings(tiny, range(2))
     by_input, *driven = spec.projections
@@ -130,9 +133,9 @@ def test_operations_are_those_of_the_recordings(whole, tiny):
     for name in ("input", "conv1_1", "conv3_3", "conv5_3", "output"):
         spikes = np.mean([recording.spike_counts(name).mean() for recording in runs])
         assert row[f"spikes_per_neuron_{name}"] == pytest.approx(spikes, abs=1e-6)
-    assert (row["network"], row["thresholds"], row["reset"], row["steps"]) == (
-        "vgg16-tiny", "spike-norm 100", "zero", STEPS
-    )  # fmt: skip
+    assert (row["network"], row["images"], row["reset"], row["steps"]) == ("vgg16-tiny", 20, "zero", STEPS)
+    errors = pd.read_csv(whole[0] / ERRORS).iloc[0]
+    assert [row[name] for name in SETTING] == [errors[name] for name in SETTING]
 
 
 def by_hand() -> tuple[list[tuple[Case, pd.DataFrame]], np.ndarray, np.ndarray]:
@@ -167,7 +170,7 @@ def test_mean_deviation_and_increment_by_hand():
     assert list(table.index) == list(expected)
     for key, values in expected.items():
         np.testing.assert_allclose(table.loc[key, columns].to_numpy(float), values)
-    assert set(table["thresholds"]) == {"spike-norm 99.9"}
+    assert set(table["thresholds"]) == {"spike-norm 99.9 12345678"}
 
 
 def test_operations_by_hand():
@@ -222,14 +225,14 @@ def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
     arguments = ["--images", 6, "--resets", "zero", "subtract", "zero", "--shard", 4]
     ended = run_evaluate(out, *arguments, "--thresholds", "spike-norm", "ann-norm", tmp_path / "other.json")
     assert ended.status == 0
-    table = pd.read_csv(out / "errors.csv")
+    table = pd.read_csv(out / ERRORS)
     last = table[table["steps"] == STEPS]
     kinds = list(last["thresholds"].str.split().str[:2].str.join(" "))
     assert kinds == 2 * ["spike-norm 100"] + 2 * ["ann-norm 100"] + 2 * ["spike-norm 100"]
     assert last["thresholds"].nunique() == 3
     assert list(last["reset"]) == 3 * ["zero", "subtract"]
     assert set(table["images"]) == {6} and set(table["seeds"]) == {1}
-    operations = pd.read_csv(out / "operations.csv")
+    operations = pd.read_csv(out / OPERATIONS)
     assert operations["ac_per_image"].nunique() == 6
     expected = recordings(tiny, range(1), "subtract")[0].predictions()[:6]
     subtract = last[last["reset"] == "subtract"].iloc[0]
@@ -295,15 +298,49 @@ def test_finished_evaluation_is_only_read(whole, run_evaluate, tmp_path, compute
     assert tables(whole[0]) == before
 
 
+def test_other_evaluations_of_the_network_stay_in_the_tables(run_evaluate, tiny, tmp_path):
+    out = tmp_path / "out"
+
+    def evaluations() -> list[tuple]:
+        errors, operations = pd.read_csv(out / ERRORS), pd.read_csv(out / OPERATIONS)
+        assert not errors.duplicated([*SETTING, "steps"]).any()
+        found = list(operations[["images", "reset", "steps"]].itertuples(index=False, name=None))
+        last = errors.groupby(SETTING, sort=False)["steps"].max().reset_index()
+        assert list(last[["images", "reset", "steps"]].itertuples(index=False, name=None)) == found
+        return found
+
+    run_evaluate(out, "--images", 4)
+    first = tables(out)
+    run_evaluate(out, "--images", 2)
+    assert evaluations() == [(4, "zero", STEPS), (2, "zero", STEPS)]
+    run_evaluate(out, "--images", 2, "--reset", "subtract")
+    assert evaluations() == [(4, "zero", STEPS), (2, "zero", STEPS), (2, "subtract", STEPS)]
+    run_evaluate(out, "--images", 4, "--steps", 30)  # the same setting again
+    assert evaluations() == [(2, "zero", STEPS), (2, "subtract", STEPS), (4, "zero", 30)]
+    for name in TABLES:  # another network of that name
+        (out / name).write_text((out / name).read_text().replace(load_checkpoint(tiny).digest[:8], "00000000"))
+    run_evaluate(out, "--images", 4)
+    assert tables(out) == first
+
+
+@pytest.mark.parametrize("content", ["", "no,table\n1,2\n", "checkpoint,data\n1,2\n"])
+def test_what_is_no_table_is_not_overwritten(content, run_evaluate, tmp_path):
+    (tmp_path / ERRORS).write_text(content)
+    ended = run_evaluate(tmp_path, "--images", 1)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(f"evaluate.py: error: {tmp_path / ERRORS} is no table of this command")
+    assert (tmp_path / ERRORS).read_text() == content
+
+
 def test_more_seeds_add_to_what_is_there(run_evaluate, tmp_path, computed):
     run_evaluate(tmp_path / "out", "--images", 4, "--seed", 3)
     assert run_evaluate(tmp_path / "out", "--images", 4, "--seed", 2, "--seeds", 3).status == 0
     assert computed() == [(0, 2), (0, 3), (0, 4)]
-    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["seeds"]) == {3}
+    assert set(pd.read_csv(tmp_path / "out" / ERRORS)["seeds"]) == {3}
 
 
 @pytest.mark.parametrize(
-    "change", [("--steps", 50), ("--seed", 9), ("--resets", "subtract"), ("--thresholds", "ann-norm")]
+    "change", [("--steps", 50), ("--seed", 9), ("--reset", "subtract"), ("--thresholds", "ann-norm")]
 )
 def test_other_settings_do_not_share_shards(change, run_evaluate, tmp_path, computed):
     for arguments in ((), change):
@@ -319,7 +356,7 @@ def test_images_that_have_changed_are_computed_anew(run_evaluate, tmp_path, comp
         for k, pixels in enumerate(samples().images[shift : shift + 3]):
             Image.fromarray(pixels).save(folder / f"{k}.png")
         assert run_evaluate(tmp_path / "out", "--data", folder.parent).status == 0
-        rows.append(pd.read_csv(tmp_path / "out" / "operations.csv").iloc[0])
+        rows.append(pd.read_csv(tmp_path / "out" / OPERATIONS).iloc[-1])
     assert computed() == [(0, 0), (0, 0)]
     assert rows[0]["ac_per_image"] != rows[1]["ac_per_image"]
 
@@ -367,7 +404,7 @@ def test_failing_shard_is_retried_then_told_and_the_others_finish(whole, run_eva
     assert lines[-1] == "evaluate.py: error: 2 of 8 shards failed; run the same command again to retry them"
     assert "Traceback" not in ended.err
     assert len(shard_files(out)) == 6
-    assert not (out / "errors.csv").exists()  # no case is whole
+    assert not (out / ERRORS).exists()  # no case is whole
     assert run_evaluate(out, *arguments).status == 0
     assert tables(out) == tables(whole[0])
 
@@ -382,7 +419,7 @@ def test_whole_cases_have_their_rows_although_others_failed(run_evaluate, tmp_pa
     ended = run_evaluate(tmp_path, "--seeds", 3, "--images", 4)
     assert ended.status == 2
     assert ended.err.splitlines()[-1].endswith("1 of 3 shards failed; run the same command again to retry them")
-    assert set(pd.read_csv(tmp_path / "errors.csv")["seeds"]) == {2}
+    assert set(pd.read_csv(tmp_path / ERRORS)["seeds"]) == {2}
 
 
 def test_shard_that_fails_twice_is_no_failure(whole, run_evaluate, tmp_path, monkeypatch):
@@ -491,7 +528,7 @@ def test_killed_evaluation_goes_on_and_gives_the_same_tables(tiny, scheduler, tm
     assert process.returncode == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in shard_files(out)}
     assert 3 <= len(kept) < 20
-    assert not (out / "errors.csv").exists()
+    assert not (out / ERRORS).exists()
     with started("evaluate.py", *command(tiny, out, steps)) as process:
         process.communicate(timeout=300)
     assert process.returncode == 0
@@ -554,4 +591,4 @@ def test_thresholds_can_come_from_anywhere(run_evaluate, tiny, tmp_path):
     path = tmp_path / "mine.json"
     Thresholds(thresholds.values, "spike-norm", checkpoint.digest, 99.5, 1, "", 0).save(path)
     assert run_evaluate(tmp_path / "out", "--thresholds", path, "--images", 1).status == 0
-    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["thresholds"]) == {"spike-norm 99.5"}
+    assert set(pd.read_csv(tmp_path / "out" / ERRORS)["thresholds"].str.rsplit(n=1).str[0]) == {"spike-norm 99.5"}

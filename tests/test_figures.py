@@ -42,12 +42,12 @@ def write_tables(folder: Path, names=tuple(SETTINGS), seeds: int = 1) -> Path:
     for place, name in enumerate(names):
         rows, operations = [], []
         for k, (thresholds, reset) in enumerate(SETTINGS[name]):
-            base = {"network": f"{name}-x0.5", "thresholds": thresholds, "reset": reset}
+            base = {"network": f"{name}-x0.5", "images": 1000, "thresholds": thresholds, "reset": reset}
             for steps in REPORTED_STEPS:
                 error = 10 + 80 / (1 + (steps / (100 * (1 + k + place))) ** 3)
                 rows.append(
                     base
-                    | {"steps": steps, "images": 1000, "seeds": seeds, "ann_error": 9.0, "snn_error": error}
+                    | {"steps": steps, "seeds": seeds, "ann_error": 9.0, "snn_error": error}
                     | {"snn_error_sd": 0.5 if seeds > 1 else np.nan, "increment": error - 9, "agreement": 95.0}
                 )
             counts = {f"spikes_per_neuron_{layer}": 10.0 / (1 + i + k) for i, layer in enumerate(LAYERS[name[:3]])}
@@ -195,11 +195,36 @@ def test_several_seeds_have_a_band(tmp_path):
 def test_all_settings_of_a_network(tables):
     (ax,) = figures.convergence_by_setting(results.load("errors", tables), "vgg16-cifar10").axes
     assert legend(ax) == [
-        "SPIKE-NORM, reset zero",
-        "ANN-model, reset zero",
-        "ANN-model, percentile 99.9, reset subtract",
+        "SPIKE-NORM, reset zero, 1,000 images",
+        "ANN-model, reset zero, 1,000 images",
+        "ANN-model, percentile 99.9, reset subtract, 1,000 images",
         "ANN",
     ]
+
+
+def test_curves_on_other_images_have_their_own_ann(tables):
+    errors = results.load("errors", tables)
+    table = errors["vgg16-cifar10"]
+    table.loc[table["thresholds"] == "ann-norm 100", ["images", "ann_error"]] = 500, 12.0
+    (ax,) = figures.convergence_by_setting(errors, "vgg16-cifar10").axes
+    dashed = {line.get_color(): line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1]}
+    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    assert dashed[colours["SPIKE-NORM, reset zero, 1,000 images"]] == pytest.approx(0.09)
+    assert dashed[colours["ANN-model, reset zero, 500 images"]] == pytest.approx(0.12)
+
+
+def test_figures_take_the_evaluation_of_most_images_and_the_page_all(tables):
+    errors, operations = results.load("errors", tables), results.load("operations", tables)
+    before = figures.convergence_by_setting(errors, "vgg16-cifar10"), figures.spike_counts(operations)
+    for kind in (errors, operations):
+        fewer = kind["vgg16-cifar10"].assign(images=10)
+        kind["vgg16-cifar10"] = pd.concat([fewer, kind["vgg16-cifar10"]])
+    after = figures.convergence_by_setting(errors, "vgg16-cifar10"), figures.spike_counts(operations)
+    assert [[legend(ax) for ax in f.axes] for f in after] == [[legend(ax) for ax in f.axes] for f in before]
+    assert set(results.choose(errors, "vgg16-cifar10", "spike-norm")["images"]) == {1000}
+    page = results.comparison({"vgg16-cifar10": errors["vgg16-cifar10"]})
+    assert list(page["images"]) == 3 * ["1,000", "10"]
+    assert len(results.operations_summary({"vgg16-cifar10": operations["vgg16-cifar10"]})) == 3
 
 
 def test_spike_counts_have_a_panel_for_each_network(tables):

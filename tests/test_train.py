@@ -244,11 +244,35 @@ def test_no_epoch_is_started_that_would_end_too_late(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (replace(RECIPE, epochs=1), replace(RECIPE, epochs=2)),
+        (
+            replace(RECIPE, schedule="one-cycle", epochs=1),
+            replace(RECIPE, schedule="one-cycle", epochs=3, restarts=(1,)),
+        ),
+    ],
+)
+def test_finished_training_can_be_made_longer(short, long, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    train(trainer(short), tmp_path / "two")
+    run, at_once = trainer(long), trainer(long)
+    train(run, tmp_path / "two")
+    train(at_once, tmp_path / "one")
+    assert run.epoch == long.epochs
+    assert [row["loss"] for row in run.log] == [row["loss"] for row in at_once.log]
+    for name, weight in at_once.ann.state_dict().items():
+        assert torch.equal(run.ann.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize(
     ("recipe", "spec"),
     [
         (replace(RECIPE, epochs=1, seed=1), SPEC),
         (replace(RECIPE, epochs=1, rms_scale=True), SPEC),
-        (RECIPE, SPEC),
+        (replace(RECIPE, epochs=1, lr=0.2), SPEC),
+        (replace(RECIPE, epochs=2, schedule="one-cycle"), SPEC),
         (replace(RECIPE, epochs=1), replace(SPEC, name="other")),
     ],
 )
@@ -412,6 +436,8 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
         (["--epochs", "0"], "--epochs and --batch must be at least 1"),
         (["--batch", "0"], "--epochs and --batch must be at least 1"),
         (["--validation", "-1"], "--validation at least 0"),
+        (["--seed", "-1"], "--seed must not be negative, --width must be positive"),
+        (["--threads", "0"], "--threads must be at least 1"),
         (["--epochs", "5", "--restarts", "5"], "--restarts must lie between 0 and --epochs"),
         (["--validation", "40"], "leave none of 40 for training"),
         (["--conv-dropout", "1"], r"conv1_1: dropout 1.0 is not in \[0, 1\)"),
