@@ -553,6 +553,12 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
     assert np.mean(ann == images.labels) >= 0.7
 
 
+@pytest.mark.parametrize("arguments", [("--checkpoint", "resnet20-cifar10-basic"), ("--thresholds", "ann-norm-unit")])
+def test_constraints_leave_no_choice_of_network_and_thresholds(arguments, tmp_path):
+    ended = run("run_resnet.py", run_resnet_main, "--constraints", "2", *arguments, "--out", tmp_path / "out")
+    ended.assert_refused("run_resnet.py", "--constraints sets checkpoint and thresholds; give either it or them")
+
+
 @pytest.mark.parametrize(
     ("command", "main", "name"),
     [("run_vgg.py", run_vgg_main, "vgg16-imagenette"), ("run_resnet.py", run_resnet_main, "resnet34-imagenette")],
