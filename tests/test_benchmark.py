@@ -241,9 +241,26 @@ def test_calibrated_activities_are_those_of_the_table():
     table = activity_table(benchmark.TABLE)
     wanted = targets(vgg16(), "calibrated", table)
     assert list(wanted) == [population.name for population in vgg16().populations]
-    assert wanted["conv1_1"] == pytest.approx(22.398305 / 2500)
+    assert 0 < wanted["conv5_3"] < wanted["input"] < 1
     with pytest.raises(UserError, match="lacks conv5_3 of vgg16-tiny"):
         targets(tiny_spec(), "calibrated", dict(table) | {"conv5_3": 0.0})
+
+
+def test_calibrated_activities_are_those_under_the_papers_thresholds(tmp_path):
+    settings = [
+        "ann-norm 100 0a",
+        "spike-norm 99.9 1b",
+        "spike-norm-unit 100 2c",
+        "spike-norm 100 3d",
+        "spike-norm 100 3d",
+    ]
+    table = pd.DataFrame({"thresholds": settings, "reset": ["zero"] * 3 + ["subtract", "zero"], "steps": 500})
+    table["spikes_per_neuron_conv1"] = [10.0, 20.0, 30.0, 40.0, 50.0]
+    table.to_csv(tmp_path / "operations.csv", index=False)
+    assert activity_table(tmp_path / "operations.csv") == {"conv1": 0.1}
+    table[:4].to_csv(tmp_path / "operations.csv", index=False)
+    with pytest.raises(UserError, match="is no table of operations with a row 'spike-norm 100', 'zero'"):
+        activity_table(tmp_path / "operations.csv")
 
 
 def test_weights_are_normal_with_the_variance_of_their_fan_in():
