@@ -300,7 +300,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--milestones", type=int, nargs="*", default=default.milestones, help="lr / 10 at these epochs")
     parser.add_argument("--warmup", type=float, default=default.warmup, help="share of one-cycle in which lr rises")
     parser.add_argument(
-        "--restarts", type=int, nargs="*", default=default.restarts, help="one-cycle begins anew at these"
+        "--restarts", type=int, nargs="*", default=default.restarts, help="one-cycle begins anew at these epochs"
     )
     parser.add_argument("--momentum", type=float, default=default.momentum)
     parser.add_argument("--nesterov", action="store_true")

@@ -108,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--table", default=os.path.relpath(TABLE), metavar="FILE",
-        help=f"operations.csv of evaluate.py, for '{CALIBRATED}'",
+        help=f"NETWORK-operations.csv of evaluate.py, for '{CALIBRATED}'",
     )  # fmt: skip
     parser.add_argument("--repetitions", type=int, default=3, help="of all but imagenet, which runs once")
     parser.add_argument("--seed", type=int, default=0)
