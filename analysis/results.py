@@ -1,7 +1,7 @@
 """The tables of results in the repository, and the paper's numbers to put beside them.
 
 ``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes; an
-*evaluation* is the rows of one choice of thresholds, reset and number of images.
+*evaluation* is the rows of one choice of thresholds, reset and images.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def choose(
     MissingTableError
         If there are none.
     UserError
-        If there are several thresholds of that name.
+        If there are several thresholds of that name, or as many images of several data.
     """
     wanted = f"{thresholds} {percentile:g}"
     options = f"--checkpoint {name} --thresholds {thresholds} --resets {reset}"
@@ -150,6 +150,8 @@ def choose(
         rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
+        if rows["data"].nunique() > 1:
+            raise UserError(f"the table of {name} has {wanted!r} on several data; keep the rows of one of them")
         if len(rows):
             return rows
     raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")
@@ -177,7 +179,7 @@ def evaluations(table: pd.DataFrame, largest: bool = False) -> list[pd.DataFrame
 
     if largest:
         table = table[table["images"] == table.groupby(["thresholds", "reset"])["images"].transform("max")]
-    return sorted((rows for _, rows in table.groupby(["thresholds", "reset", "images"])), key=order)
+    return sorted((rows for _, rows in table.groupby(["thresholds", "reset", "images", "data"])), key=order)
 
 
 def main_networks(tables: Iterable[str], data: str | None = None) -> dict[str, str]:

@@ -42,7 +42,13 @@ def write_tables(folder: Path, names=tuple(SETTINGS), seeds: int = 1) -> Path:
     for place, name in enumerate(names):
         rows, operations = [], []
         for k, (thresholds, reset) in enumerate(SETTINGS[name]):
-            base = {"network": f"{name}-x0.5", "images": 1000, "thresholds": thresholds, "reset": reset}
+            base = {
+                "network": f"{name}-x0.5",
+                "data": "test 0a",
+                "images": 1000,
+                "thresholds": thresholds,
+                "reset": reset,
+            }
             for steps in REPORTED_STEPS:
                 error = 10 + 80 / (1 + (steps / (100 * (1 + k + place))) ** 3)
                 rows.append(
@@ -117,6 +123,16 @@ def test_thresholds_that_differ_by_a_digest_alone_are_refused(tables):
     table["thresholds"] = table["thresholds"].replace({"ann-norm 100": "spike-norm 100 0123abcd"})
     with pytest.raises(UserError, match="several thresholds 'spike-norm 100'"):
         results.choose(errors, "vgg16-cifar10", "spike-norm")
+
+
+def test_evaluations_on_other_data_are_not_mixed(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    errors["vgg16-cifar10"] = both = pd.concat([one, one.assign(data="mine 1b")])
+    with pytest.raises(UserError, match="has 'spike-norm 100' on several data"):
+        results.choose(errors, "vgg16-cifar10", "spike-norm")
+    assert all(rows["data"].nunique() == 1 for rows in results.evaluations(both))
+    assert len(results.evaluations(both)) == 2 * len(results.evaluations(one))
 
 
 def test_no_tables_are_told_from_an_empty_folder(tmp_path):
