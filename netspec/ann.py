@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netspec.spec import NetSpec, Projection
 
-__all__ = ["ANN", "RMSScale"]
+__all__ = ["ANN", "RMSScale", "as_spikes"]
 
 
 BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
@@ -155,7 +155,17 @@ class ANN(nn.Module):
     def from_weights(cls, spec: NetSpec, weights: Mapping[str, np.ndarray]) -> ANN:
         """The network with given weights, in evaluation mode."""
         ann = cls(spec)
-        with torch.no_grad():
-            for name, parameter in ann.weights.items():
-                parameter.copy_(torch.from_numpy(np.asarray(weights[name], dtype=np.float32)))
+        ann.load_weights(weights)
         return ann.eval()
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over weights of all projections, in the shapes of :meth:`folded`."""
+        for name, parameter in self.weights.items():
+            parameter.copy_(torch.from_numpy(np.asarray(weights[name], dtype=np.float32)))
+
+
+def as_spikes(x: Tensor, steps: int) -> Tensor:
+    """The mean over so many time steps of the input spikes that ``x`` in [-1, 1] brings about (section 4.1)."""
+    count = torch.full_like(x, steps)
+    return x.sign() * torch.binomial(count, x.abs()) / steps

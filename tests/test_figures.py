@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from recordings import STEPS, small_recording
 
-from analysis import coding, explore, figures, make_figures, results, threshold_convergence
+from analysis import coding, coding_error, explore, figures, make_figures, results, threshold_convergence
 from netspec import checkpoint as checkpoints
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from netspec.data import CIFAR10_CLASSES
@@ -350,6 +350,7 @@ def test_clicks_beside_the_raster_or_while_zooming_choose_nothing():
 # Commands
 
 FIGURES = partial(run, "make_figures.py", make_figures.main)
+CODING = partial(run, "coding_error.py", coding_error.main)
 CONVERGENCE = partial(run, "threshold_convergence.py", threshold_convergence.main)
 
 
@@ -380,6 +381,31 @@ def test_an_empty_folder_gives_no_results_page(tmp_path):
     assert "left out results.md" in ended.out
     assert not (tmp_path / "out" / "results.md").exists()
     FIGURES("--tables", tmp_path / "nowhere").assert_refused("make_figures.py", "there is no folder")
+
+
+def test_error_by_input_spikes_vanishes_with_their_number(tiny_file, tmp_path):
+    out = tmp_path / "new" / "coding.csv"
+    options = ("--checkpoint", tiny_file, "--data", "cifar10-samples", "--images", 18, "--out", out)
+    ended = CODING(*options, "--steps", 1, 10_000_000)
+    assert ended.status == 0, ended
+    few, many = pd.read_csv(out).to_dict("records")
+    assert (many["agreement"], many["increment"]) == (100, 0)
+    assert few["agreement"] < 100
+    assert few["increment"] == pytest.approx(few["coded_error"] - few["ann_error"])
+    (checkpoint,) = {few["checkpoint"], many["checkpoint"]}
+    assert load_checkpoint(tiny_file).digest.startswith(checkpoint)
+    written = out.read_bytes()
+    CODING(*options, "--steps", 1, 10_000_000)
+    assert out.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--steps", 0), "--steps must be at least 1"), (("--out", "."), "--out . is a folder; give the name of a file")],
+)
+def test_coding_error_refuses_what_makes_no_sense(tiny_file, arguments, message):
+    ended = CODING("--checkpoint", tiny_file, "--data", "cifar10-samples", *arguments)
+    ended.assert_refused("coding_error.py", message)
 
 
 def test_image_counts_double():

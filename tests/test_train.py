@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from netspec import train as module
-from netspec.ann import ANN
+from netspec.ann import ANN, as_spikes
 from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError, writable_folder
@@ -160,6 +160,24 @@ def test_batches_repeat_for_an_epoch_and_differ_between_epochs():
     assert not torch.equal(first, next(iter(run.batches()))[0])
 
 
+def test_input_spikes_have_the_image_as_their_mean_and_the_noise_of_their_number():
+    torch.manual_seed(0)
+    x = torch.tensor([-1.0, -0.3, 0.0, 0.3, 1.0]).repeat(20_000, 1)
+    shown = as_spikes(x, 40)
+    assert torch.equal(shown, (shown * 40).round() / 40)
+    np.testing.assert_allclose(shown.mean(0), x[0], atol=0.003)
+    np.testing.assert_allclose(shown.var(0), x[0].abs() * (1 - x[0].abs()) / 40, atol=3e-4)
+
+
+def test_with_input_steps_the_batches_are_spikes_of_the_same_crops():
+    (x, labels), (shown, same) = (
+        next(trainer(replace(RECIPE, input_steps=steps)).batches()) for steps in (0, 1_000_000)
+    )
+    assert torch.equal(labels, same)
+    assert not torch.equal(shown, x)
+    torch.testing.assert_close(shown, x, atol=0.01, rtol=0)
+
+
 def test_held_out_images_are_not_trained_on():
     run = trainer()
     inner = slice(run.padding, -run.padding)
@@ -182,7 +200,7 @@ def test_input_is_centred_and_nearly_all_of_it_within_the_unit_interval():
     "change",
     [
         {},
-        {"rms_scale": True, "schedule": "one-cycle", "nesterov": True, "bf16": True},
+        {"rms_scale": True, "schedule": "one-cycle", "nesterov": True, "bf16": True, "input_steps": 50},
         {"momentum": 0.0, "validation": 0},
     ],
     ids=["paper", "scaled", "plain"],
@@ -241,6 +259,15 @@ def test_no_epoch_is_started_that_would_end_too_late(tmp_path, monkeypatch):
     assert (run.epoch, list(tmp_path.iterdir())) == (0, [])
     train(run, tmp_path, until=1250.0)
     assert run.epoch == 2
+
+
+def test_training_starts_with_the_network_it_is_given(out, tmp_path):
+    best = load_checkpoint(out / "best.safetensors")
+    run = Trainer(SPEC, coloured(300, 7), coloured(100, 1), replace(RECIPE, lr=0.0, start=best.digest), "cpu", best)
+    train(run, writable_folder(tmp_path / "further"))
+    further = load_checkpoint(tmp_path / "further/best.safetensors")
+    assert further.digest == best.digest  # of weights, mean and gain; these images have another mean
+    assert further.info["recipe"]["start"] == best.digest
 
 
 @pytest.mark.parametrize(
@@ -420,6 +447,23 @@ def test_command_trains_by_its_options(command, capsys):
     assert capsys.readouterr().out.startswith(f"vgg16-cifar10-x0.03: {best.spec.parameters():,} weights, gain ")
 
 
+def test_command_trains_a_checkpoint_further(command, tmp_path):
+    start = tmp_path / "start.safetensors"
+    (command("--epochs", "1") / "best.safetensors").rename(start)
+    (tmp_path / "run" / STATE).unlink()
+    further = load_checkpoint(
+        command("--epochs", "1", "--start", str(start), "--input-steps", "9") / "best.safetensors"
+    )
+    recipe = Recipe(**further.info["recipe"])
+    assert (recipe.input_steps, recipe.start) == (9, load_checkpoint(start).digest)
+    with pytest.raises(UserError, match="leave out --rms-scale or --start"):
+        command("--start", str(start), "--rms-scale")
+    with pytest.raises(UserError, match=r"input_to_conv1_1 has shape \(2, 3, 3, 3\), vgg16-cifar10-x0.06 needs"):
+        command("--start", str(start), "--width", "0.06")
+    with pytest.raises(UserError, match="belongs to a run with other settings"):
+        command("--epochs", "1")
+
+
 def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "train", lambda trainer, *rest: seen.append((trainer, rest)))
@@ -435,7 +479,9 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
     [
         (["--epochs", "0"], "--epochs and --batch must be at least 1"),
         (["--batch", "0"], "--epochs and --batch must be at least 1"),
-        (["--validation", "-1"], "--validation at least 0"),
+        (["--validation", "-1"], "--validation and --input-steps at least 0"),
+        (["--input-steps", "-1"], "--validation and --input-steps at least 0"),
+        (["--start", "nothing"], "there is no checkpoint file nothing"),
         (["--seed", "-1"], "--seed must not be negative, --width must be positive"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--epochs", "5", "--restarts", "5"], "--restarts must lie between 0 and --epochs"),

@@ -1,0 +1,113 @@
+"""How much error the input spikes bring about by themselves: the ANN is shown their mean in place of the image.
+
+Poisson input shows each pixel with a sampling error (section 4.1). A network of IF neurons can hardly be better than an
+ANN that sees the same spikes, so this is the part of the conversion's loss that no choice of thresholds can repair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from netspec.ann import ANN, as_spikes
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
+from netspec.data import ImageSet, load_images
+from netspec.errors import UserError, run_command, writable_folder
+
+__all__ = ["STEPS", "coding_error", "main"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+STEPS = (100, 200, 500, 1000, 2500)
+BATCH = 250
+
+
+def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seed: int = 0) -> pd.DataFrame:
+    """Error of the ANN on the mean of the input spikes of so many steps, drawn from the binomial distribution.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    images : ImageSet
+    steps : sequence of int
+    seed : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each of ``steps``: ``ann_error`` on the images themselves, ``coded_error`` on their spikes, both
+        in percent, ``increment`` in points, and ``agreement``, the percentage of images with the same class.
+    """
+    ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
+    torch.manual_seed(seed)
+    found: dict[int, list[np.ndarray]] = {count: [] for count in (0, *steps)}
+    for start in tqdm(range(0, len(images), BATCH), unit="batch", leave=False):
+        x = torch.from_numpy(checkpoint.encode(images.images[start : start + BATCH]).transpose(0, 3, 1, 2).copy())
+        for count, classes in found.items():
+            with torch.no_grad():
+                classes.append(ann(as_spikes(x, count) if count else x).argmax(1).numpy())
+    seen = {count: np.concatenate(classes) for count, classes in found.items()}
+    error = {count: 100 * np.mean(classes != images.labels) for count, classes in seen.items()}
+    rows = [
+        {
+            "steps": count,
+            "ann_error": error[0],
+            "coded_error": error[count],
+            "increment": error[count] - error[0],
+            "agreement": 100 * np.mean(seen[count] == seen[0]),
+        }
+        for count in steps
+    ]
+    return pd.DataFrame(rows).round(4)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--checkpoint", default="vgg16-cifar10", metavar="FILE", help="a file, or the name of a shipped network"
+    )
+    parser.add_argument(
+        "--data", default="cifar10", metavar="NAME|DIR",
+        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
+        "and val/CLASS/*, or a folder of images",
+    )  # fmt: skip
+    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
+    parser.add_argument("--seed", type=int, default=0, help="of the input spikes")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-coding.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
+    if min(options.steps) < 1 or options.seed < 0:
+        raise UserError("--steps must be at least 1, and --seed not negative")
+    checkpoint = load_checkpoint(options.checkpoint)
+    out = options.out or RESULTS / f"{find_checkpoint(options.checkpoint).stem}-coding.csv"
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
+    writable_folder(out.parent)
+    everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
+    images = everything.first(options.images)
+    if (images.labels < 0).any():
+        raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
+    table = coding_error(checkpoint, images, options.steps, options.seed)
+    fixed = {"network": checkpoint.spec.name, "checkpoint": checkpoint.digest[:8]}
+    fixed |= {"data": f"{everything.source} {everything.digest[:8]}", "images": len(images), "seed": options.seed}
+    table = pd.concat([pd.DataFrame([fixed] * len(table)), table], axis=1)
+    write_atomically(out, table.to_csv(index=False))
+    print(table.drop(columns=["checkpoint", "data"]).to_string(index=False))
+    print(f"written: {os.path.relpath(out)}")
+
+
+if __name__ == "__main__":
+    run_command(main)
