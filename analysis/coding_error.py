@@ -101,9 +101,11 @@ def main() -> None:
     if (images.labels < 0).any():
         raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
     table = coding_error(checkpoint, images, options.steps, options.seed)
-    fixed = {"network": checkpoint.spec.name, "checkpoint": checkpoint.digest[:8]}
-    fixed |= {"data": f"{everything.source} {everything.digest[:8]}", "images": len(images), "seed": options.seed}
-    table = pd.concat([pd.DataFrame([fixed] * len(table)), table], axis=1)
+    table.insert(0, "network", checkpoint.spec.name)
+    table.insert(1, "checkpoint", checkpoint.digest[:8])
+    table.insert(2, "data", f"{everything.source} {everything.digest[:8]}")
+    table.insert(3, "images", len(images))
+    table.insert(4, "seed", options.seed)
     write_atomically(out, table.to_csv(index=False))
     print(table.drop(columns=["checkpoint", "data"]).to_string(index=False))
     print(f"written: {os.path.relpath(out)}")

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +43,10 @@ from sims.runtime import RunInput, open_simulator
 from sims.thresholds import VARIANTS, Thresholds, open_thresholds
 
 if TYPE_CHECKING:
-    from dask.distributed import Client
+    from dask.distributed import Client, Future
 
 RETRIES = 2
+AHEAD = 3  # shards that a core has or waits for
 PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
 
 
@@ -141,22 +143,25 @@ def compute(
         for reset in {shard.case.reset for shard in missing}:  # compiled once, before the workers look for it
             open_simulator(checkpoint.spec, checkpoint.weights, "standalone", "shared", reset)
         network = client.scatter(checkpoint, broadcast=True)
-        futures = {
-            client.submit(
-                run_shard,
-                network,
-                dict(balanced[shard.case.thresholds].values),
-                shard,
-                images.images[shard.start : shard.stop],
-                retries=RETRIES,
-                pure=False,
-                priority=-number,
-            ): shard
-            for number, shard in enumerate(missing)
-        }
+        waiting = deque(missing)
+        running: dict[Future, Shard] = {}
+        finished = as_completed()
+
+        def submit() -> None:
+            """Keep the workers busy, without handing over the pixels of shards whose turn is far away."""
+            while waiting and len(running) < AHEAD * max(1, sum(client.ncores().values())):
+                shard = waiting.popleft()
+                pixels = images.images[shard.start : shard.stop]
+                thresholds = dict(balanced[shard.case.thresholds].values)
+                future = client.submit(run_shard, network, thresholds, shard, pixels, retries=RETRIES, pure=False)
+                running[future] = shard
+                finished.add(future)
+
+        submit()
         with tqdm(total=total, unit="image") as bar:
-            for future in as_completed(futures):
-                shard = futures[future]
+            for future in finished:
+                shard = running.pop(future)
+                submit()
                 if future.status != "finished":
                     failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
                     continue
@@ -167,7 +172,6 @@ def compute(
                 wrong += int((predicted != images.labels[table["image"]]).sum())
                 bar.update(len(table))
                 bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
-                future.release()
     return failed
 
 

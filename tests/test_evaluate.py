@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from commands import ROOT, files, run, started, tiny_checkpoint
-from dask.distributed import LocalCluster
+from dask.distributed import Client, LocalCluster
 from networks import residual
 from PIL import Image
 
@@ -285,6 +285,26 @@ def test_finished_shards_are_not_computed_again(whole, run_evaluate, tmp_path, c
     untouched = set(before) - {*lost, broken, emptied}
     assert len(untouched) == 4
     assert all(file.stat().st_mtime_ns == before[file] for file in untouched)
+
+
+def test_few_shards_are_handed_over_ahead_of_their_turn(whole, run_evaluate, tmp_path, monkeypatch):
+    shards, kept, ahead = 20, [], []
+    submit, write = Client.submit, evaluate.write_shard
+
+    def submitted(self, *arguments, **options):
+        ahead.append(len(ahead) + 1 - len(kept))
+        return submit(self, *arguments, **options)
+
+    def written(*arguments):
+        kept.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(Client, "submit", submitted)
+    monkeypatch.setattr(evaluate, "write_shard", written)
+    monkeypatch.setattr(evaluate, "AHEAD", 2)
+    assert run_evaluate(tmp_path, "--shard", 1).status == 0
+    assert (len(ahead), len(kept)) == (shards, shards)
+    assert max(ahead) <= 2 * 2 + 1  # for two threads, and the one that was just finished
 
 
 def test_finished_evaluation_is_only_read(whole, run_evaluate, tmp_path, computed, monkeypatch):
