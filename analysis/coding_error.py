@@ -19,16 +19,15 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from netspec.ann import ANN, as_spikes
+from analysis.results import RESULTS
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
-from netspec.errors import UserError, run_command, writable_folder
+from netspec.errors import UserError, run_command, writable_file
+from sims.classify import add_network_options, ann_predictions
 
 __all__ = ["STEPS", "coding_error", "main"]
 
-RESULTS = Path(__file__).resolve().parent / "results"
 STEPS = (100, 200, 500, 1000, 2500)
-BATCH = 250
 
 
 def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seed: int = 0) -> pd.DataFrame:
@@ -47,15 +46,10 @@ def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int],
         A row for each of ``steps``: ``ann_error`` on the images themselves, ``coded_error`` on their spikes, both
         in percent, ``increment`` in points, and ``agreement``, the percentage of images with the same class.
     """
-    ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
-    torch.manual_seed(seed)
-    found: dict[int, list[np.ndarray]] = {count: [] for count in (0, *steps)}
-    for start in tqdm(range(0, len(images), BATCH), unit="batch", leave=False):
-        x = torch.from_numpy(checkpoint.encode(images.images[start : start + BATCH]).transpose(0, 3, 1, 2).copy())
-        for count, classes in found.items():
-            with torch.no_grad():
-                classes.append(ann(as_spikes(x, count) if count else x).argmax(1).numpy())
-    seen = {count: np.concatenate(classes) for count, classes in found.items()}
+    seen = {}
+    for count in tqdm((0, *steps), unit="pass", leave=False):
+        torch.manual_seed(seed)
+        seen[count] = ann_predictions(checkpoint, images.images, input_steps=count)
     error = {count: 100 * np.mean(classes != images.labels) for count, classes in seen.items()}
     rows = [
         {
@@ -72,9 +66,7 @@ def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int],
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument(
-        "--checkpoint", default="vgg16-cifar10", metavar="FILE", help="a file, or the name of a shipped network"
-    )
+    add_network_options(parser, "vgg16-cifar10")
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME|DIR",
         help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
@@ -82,7 +74,6 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
-    parser.add_argument("--seed", type=int, default=0, help="of the input spikes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-coding.csv")
     return parser.parse_args()
 
@@ -92,14 +83,9 @@ def main() -> None:
     if min(options.steps) < 1 or options.seed < 0:
         raise UserError("--steps must be at least 1, and --seed not negative")
     checkpoint = load_checkpoint(options.checkpoint)
-    out = options.out or RESULTS / f"{find_checkpoint(options.checkpoint).stem}-coding.csv"
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    writable_folder(out.parent)
+    out = writable_file(options.out or RESULTS / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
     everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
-    images = everything.first(options.images)
-    if (images.labels < 0).any():
-        raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
+    images = everything.first(options.images).of_known_classes()
     table = coding_error(checkpoint, images, options.steps, options.seed)
     table.insert(0, "network", checkpoint.spec.name)
     table.insert(1, "checkpoint", checkpoint.digest[:8])

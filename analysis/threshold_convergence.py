@@ -21,15 +21,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from analysis.results import RESULTS
 from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import load_images
-from netspec.errors import UserError, run_command, writable_folder
+from netspec.errors import UserError, run_command, writable_file
+from sims.classify import add_network_options
 from sims.runtime import RunInput, Simulator, open_simulator
 from sims.thresholds import VARIANTS, open_thresholds
 
 __all__ = ["PERCENTILES", "STEPS", "image_counts", "main", "measure", "rows"]
 
-RESULTS = Path(__file__).resolve().parent / "results"
 STEPS = (100, 250, 500, 1000, 2500)
 PERCENTILES = (99.0, 99.9, 100.0)
 
@@ -92,9 +93,7 @@ def rows(peaks: np.ndarray, percentiles: Sequence[float] = PERCENTILES) -> list[
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument(
-        "--checkpoint", default="vgg16-cifar10", metavar="FILE", help="a file, or the name of a shipped network"
-    )
+    add_network_options(parser, "vgg16-cifar10")
     parser.add_argument(
         "--thresholds", default="spike-norm", metavar="FILE|METHOD",
         help=f"of the layers before: a file, or one of {', '.join(VARIANTS)}",
@@ -105,7 +104,6 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=64, help="random training images")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the input spikes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="binaries side by side")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-threshold-convergence.csv"
@@ -119,10 +117,7 @@ def main() -> None:
         raise UserError(f"--workers must be at least 1, got {options.workers}")
     checkpoint = load_checkpoint(options.checkpoint)
     thresholds = dict(open_thresholds(options.thresholds, options.checkpoint, checkpoint).values)
-    out = options.out or RESULTS / f"{Path(options.checkpoint).stem}-threshold-convergence.csv"
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    writable_folder(out.parent)
+    out = writable_file(options.out or RESULTS / f"{Path(options.checkpoint).stem}-threshold-convergence.csv")
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
     x = checkpoint.encode(images.random(options.images, options.seed).images)
     layer = checkpoint.spec.output.name

@@ -83,6 +83,12 @@ class ImageSet:
         labels = np.array([*(place.get(name, -1) for name in self.classes), -1])[self.labels]
         return replace(self, labels=labels, classes=classes)
 
+    def of_known_classes(self) -> ImageSet:
+        """Itself; raises UserError if the class of an image is not known."""
+        if (self.labels < 0).any():
+            raise UserError(f"the classes of images of {self.source} are not known; put them into one folder a class")
+        return self
+
     def random(self, n: int, seed: int) -> ImageSet:
         """``n`` images drawn without replacement, in their order; UserError if there are not as many."""
         self.first(n)

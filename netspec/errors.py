@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["UserError", "run_command", "writable_folder"]
+__all__ = ["UserError", "run_command", "writable_file", "writable_folder"]
 
 
 class UserError(Exception):
@@ -54,3 +54,12 @@ def writable_folder(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise UserError(f"cannot write into the folder {folder}: {os.strerror(error.errno or 0)}") from error
     return folder
+
+
+def writable_file(path: str | os.PathLike) -> Path:
+    """The file that --out names, its folder made if need be; raises UserError if it cannot be written."""
+    file = Path(path)
+    if file.is_dir():
+        raise UserError(f"--out {file} is a folder; give the name of a file")
+    writable_folder(file.parent)
+    return file

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import load_images
-from netspec.errors import UserError, run_command, writable_folder
+from netspec.errors import UserError, run_command, writable_file
 from sims.classify import add_network_options
 from sims.runtime import RUNTIMES, RunInput, open_simulator
 from sims.spike_norm import ann_norm, spike_norm
@@ -58,10 +58,7 @@ def main() -> None:
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
-    out = Path(options.out) if options.out else find_thresholds(options.checkpoint, variant)
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    writable_folder(out.parent)
+    out = writable_file(options.out or find_thresholds(options.checkpoint, variant))
     unfinished = out.with_name(f".{out.name}.unfinished")
     images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
     x = checkpoint.encode(images.random(options.images, options.seed).images)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from netspec.ann import ANN
+from netspec.ann import ANN, as_spikes
 from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, writable_folder
@@ -51,14 +51,17 @@ class Result:
     summary: dict[str, Any]
 
 
-def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250) -> np.ndarray:
-    """Classes of images, uint8 (n, height, width, channels), according to the ANN."""
+def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250, input_steps: int = 0) -> np.ndarray:
+    """Classes of images, uint8 (n, height, width, channels), according to the ANN.
+
+    With ``input_steps`` it sees the mean of so many time steps of input spikes in place of the images.
+    """
     ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
     parts = []
     for start in range(0, len(images), batch):
-        x = checkpoint.encode(images[start : start + batch]).transpose(0, 3, 1, 2)
+        x = torch.from_numpy(checkpoint.encode(images[start : start + batch]).transpose(0, 3, 1, 2).copy())
         with torch.no_grad():
-            parts.append(ann(torch.from_numpy(x.copy())).argmax(1))
+            parts.append(ann(as_spikes(x, input_steps) if input_steps else x).argmax(1))
     return torch.cat(parts).numpy()
 
 

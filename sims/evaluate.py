@@ -84,9 +84,7 @@ def main() -> None:
         raise UserError("--seeds, --shard and --workers must be at least 1")
     checkpoint = load_checkpoint(options.checkpoint)
     everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
-    images = everything.first(options.images)
-    if (images.labels < 0).any():
-        raise UserError(f"the classes of the images in {options.data} are not known; put them into one folder a class")
+    images = everything.first(options.images).of_known_classes()
     x = checkpoint.encode(images.images[: options.shard])
     balanced = {}
     for choice in options.thresholds:
@@ -149,7 +147,11 @@ def compute(
 
         def submit() -> None:
             """Keep the workers busy, without handing over the pixels of shards whose turn is far away."""
-            while waiting and len(running) < AHEAD * max(1, sum(client.ncores().values())):
+            try:
+                most = AHEAD * max(1, sum(client.ncores().values()))  # workers may join or leave
+            except OSError as error:
+                raise UserError(f"the Dask scheduler is gone ({error}); the same command again goes on") from error
+            while waiting and len(running) < most:
                 shard = waiting.popleft()
                 pixels = images.images[shard.start : shard.stop]
                 thresholds = dict(balanced[shard.case.thresholds].values)
@@ -161,17 +163,17 @@ def compute(
         with tqdm(total=total, unit="image") as bar:
             for future in finished:
                 shard = running.pop(future)
-                submit()
-                if future.status != "finished":
+                if future.status == "finished":
+                    table = future.result()
+                    write_shard(table, shard, out)
+                    predicted = table[f"snn_{shard.case.steps}"].to_numpy()
+                    done += len(table)
+                    wrong += int((predicted != images.labels[table["image"]]).sum())
+                    bar.update(len(table))
+                    bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
+                else:
                     failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
-                    continue
-                table = future.result()
-                write_shard(table, shard, out)
-                predicted = table[f"snn_{shard.case.steps}"].to_numpy()
-                done += len(table)
-                wrong += int((predicted != images.labels[table["image"]]).sum())
-                bar.update(len(table))
-                bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
+                submit()
     return failed
 
 

@@ -304,7 +304,27 @@ def test_few_shards_are_handed_over_ahead_of_their_turn(whole, run_evaluate, tmp
     monkeypatch.setattr(evaluate, "AHEAD", 2)
     assert run_evaluate(tmp_path, "--shard", 1).status == 0
     assert (len(ahead), len(kept)) == (shards, shards)
-    assert max(ahead) <= 2 * 2 + 1  # for two threads, and the one that was just finished
+    assert max(ahead) <= 2 * 2  # for two threads
+
+
+def test_lost_scheduler_is_told_and_finished_shards_are_kept(whole, run_evaluate, tmp_path, monkeypatch, computed):
+    cores, asked = Client.ncores, []
+
+    def lost(self):
+        asked.append(self)
+        if len(asked) > 3:
+            raise OSError("timed out")
+        return cores(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "ncores", lost)
+        ended = run_evaluate(tmp_path, "--seeds", 2, "--shard", 5)
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith("evaluate.py: error: the Dask scheduler is gone (timed out)")
+    assert len(shard_files(tmp_path)) == 3  # asked first before any was finished, then behind each
+    assert run_evaluate(tmp_path, "--seeds", 2, "--shard", 5).status == 0
+    for table in TABLES:
+        assert (tmp_path / table).read_bytes() == (whole[0] / table).read_bytes()
 
 
 def test_finished_evaluation_is_only_read(whole, run_evaluate, tmp_path, computed, monkeypatch):
