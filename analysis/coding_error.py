@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,7 +31,7 @@ __all__ = ["STEPS", "coding_error", "main"]
 STEPS = (100, 200, 500, 1000, 2500)
 
 
-def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seed: int = 0) -> pd.DataFrame:
+def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
     """Error of the ANN on the mean of the input spikes of so many steps, drawn from the binomial distribution.
 
     Parameters
@@ -38,30 +39,29 @@ def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int],
     checkpoint : Checkpoint
     images : ImageSet
     steps : sequence of int
-    seed : int
+    seeds : sequence of int
+        Of the spikes.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each of ``steps``: ``ann_error`` on the images themselves, ``coded_error`` on their spikes, both
-        in percent, ``increment`` in points, and ``agreement``, the percentage of images with the same class.
+        A row for each of ``steps``, means over ``seeds``: ``ann_error`` on the images themselves, ``coded_error`` on
+        their spikes and its standard deviation ``coded_error_sd``, in percent, ``increment`` in points, and
+        ``agreement``, the percentage of images with the same class.
     """
-    seen = {}
-    for count in tqdm((0, *steps), unit="pass", leave=False):
+    ann = ann_predictions(checkpoint, images.images)
+    ann_error = 100 * np.mean(ann != images.labels)
+    rows = []
+    for count, seed in tqdm(list(product(steps, seeds)), unit="pass", leave=False):
         torch.manual_seed(seed)
-        seen[count] = ann_predictions(checkpoint, images.images, input_steps=count)
-    error = {count: 100 * np.mean(classes != images.labels) for count, classes in seen.items()}
-    rows = [
-        {
-            "steps": count,
-            "ann_error": error[0],
-            "coded_error": error[count],
-            "increment": error[count] - error[0],
-            "agreement": 100 * np.mean(seen[count] == seen[0]),
-        }
-        for count in steps
-    ]
-    return pd.DataFrame(rows).round(4)
+        seen = ann_predictions(checkpoint, images.images, input_steps=count)
+        rows.append((count, 100 * np.mean(seen != images.labels), 100 * np.mean(seen == ann)))
+    by_steps = pd.DataFrame(rows, columns=["steps", "coded_error", "agreement"]).groupby("steps", sort=False)
+    table = by_steps.mean()
+    table.insert(0, "ann_error", ann_error)
+    table.insert(2, "coded_error_sd", by_steps["coded_error"].std())
+    table.insert(3, "increment", table["coded_error"] - ann_error)
+    return table.round(4).reset_index()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,24 +74,25 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
+    parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
     parser.add_argument("--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-coding.csv")
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse_arguments()
-    if min(options.steps) < 1 or options.seed < 0:
-        raise UserError("--steps must be at least 1, and --seed not negative")
+    if min(*options.steps, options.seeds) < 1 or options.seed < 0:
+        raise UserError("--steps and --seeds must be at least 1, and --seed not negative")
     checkpoint = load_checkpoint(options.checkpoint)
     out = writable_file(options.out or RESULTS / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
     everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
-    table = coding_error(checkpoint, images, options.steps, options.seed)
+    table = coding_error(checkpoint, images, options.steps, range(options.seed, options.seed + options.seeds))
     table.insert(0, "network", checkpoint.spec.name)
     table.insert(1, "checkpoint", checkpoint.digest[:8])
     table.insert(2, "data", f"{everything.source} {everything.digest[:8]}")
     table.insert(3, "images", len(images))
-    table.insert(4, "seed", options.seed)
+    table.insert(4, "seeds", options.seeds)
     write_atomically(out, table.to_csv(index=False))
     print(table.drop(columns=["checkpoint", "data"]).to_string(index=False))
     print(f"written: {os.path.relpath(out)}")
