@@ -1,7 +1,7 @@
 """How much error the input spikes bring about by themselves: the ANN is shown their mean in place of the image.
 
 Poisson input shows each pixel with a sampling error (section 4.1). A network of IF neurons can hardly be better than an
-ANN that sees the same spikes, so this is the part of the conversion's loss that no choice of thresholds can repair.
+ANN that sees as many spikes, so this is the part of the conversion's loss that no choice of thresholds can repair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from analysis.results import RESULTS
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command, writable_file
@@ -75,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
     parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-coding.csv")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="None: output/NETWORK-coding.csv")
     return parser.parse_args()
 
 
@@ -84,7 +83,7 @@ def main() -> None:
     if min(*options.steps, options.seeds) < 1 or options.seed < 0:
         raise UserError("--steps and --seeds must be at least 1, and --seed not negative")
     checkpoint = load_checkpoint(options.checkpoint)
-    out = writable_file(options.out or RESULTS / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
+    out = writable_file(options.out or Path("output") / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
     everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
     table = coding_error(checkpoint, images, options.steps, range(options.seed, options.seed + options.seeds))

@@ -121,7 +121,7 @@ def thresholds(name: str) -> Figure:
         figure = Figure(figsize=(6.9, 2.5))
         left, right = figure.subplots(1, 2)
         thresholds_by_layer(left, snn, "SPIKE-NORM: largest input in the SNN", log=True)
-        thresholds_by_layer(left, ann, "ANN-model: largest activation of the ANN", log=True)
+        thresholds_by_layer(left, ann, "ANN-model: ratio of the ANN's largest activations", log=True)
         thresholds_by_layer(right, ratio, "of the layer")
         thresholds_by_layer(right, product, "of all layers up to here")
         right.axhline(1, color=MUTED, linewidth=0.5, zorder=0)

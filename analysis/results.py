@@ -237,7 +237,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),
                     "increment": f"{last['increment']:+.2f}",
                     "agreement": f"{last['agreement']:.1f} %",
-                    "the paper": _published(name, last["thresholds"], last["reset"]),
+                    "the paper": _published(name, last),
                 }
             )
     return pd.DataFrame(rows)
@@ -253,9 +253,11 @@ def _with_sd(mean: float, sd: float) -> str:
     return f"{mean:.2f} %" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f} %"
 
 
-def _published(name: str, setting: str, reset: str) -> str:
+def _published(name: str, last: pd.Series) -> str:
+    if (last["reset"], last["steps"]) != ("zero", 2500):
+        return ""
     for paper in PAPER:
-        if (name, setting.split(" ")[:2], reset) == (paper.network, [paper.thresholds, "100"], "zero"):
+        if (name, last["thresholds"].split(" ")[:2]) == (paper.network, [paper.thresholds, "100"]):
             text = f"{paper.ann:.2f} %, {paper.snn:.2f} % ({paper.snn - paper.ann:+.2f}), {paper.place}"
             return text if paper.data in describe(name).split(", ") else f"on {paper.data}: {text}"
     return ""
@@ -277,6 +279,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for name, table in operations.items():
         for evaluation in evaluations(table, largest=True):
             row = evaluation.iloc[0]
+            published = re.match(r"spike-norm(-unit)? 100( |$)", row["thresholds"]) and row["reset"] == "zero"
             ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
             rows.append(
                 {
@@ -286,7 +289,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "steps": row["steps"],
                     "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",
                     "AC/MAC, by layers": _layerwise(name, row),
-                    "the paper": PAPER_RATIOS.get(name.split("-")[0], ""),
+                    "the paper, by layers": PAPER_RATIOS.get(name.split("-")[0], "") if published else "",
                     "ANN energy": f"{1e6 * ann:.0f} µJ",
                     "SNN energy": f"{1e6 * snn:.0f} µJ",
                     "SNN/ANN": f"{snn / ann:.1f}",

@@ -29,7 +29,14 @@ from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
 from netspec.ann import ANN, as_spikes
-from netspec.checkpoint import Checkpoint, check_weights, load_checkpoint, save_checkpoint, write_atomically
+from netspec.checkpoint import (
+    Checkpoint,
+    check_weights,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from netspec.data import ImageSet, cifar10, imagenet_folder
 from netspec.errors import UserError, run_command, writable_folder
 from netspec.resnet import resnet20, resnet34
@@ -130,6 +137,7 @@ class Trainer:
         )
         self.run = torch.compile(self.ann) if recipe.compiled else self.ann
         self.classes, self.source = images.classes, images.source
+        self.started_from = dict(start.info) if start else {}
         # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
         axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
         if start:
@@ -206,6 +214,7 @@ class Trainer:
         info = {"recipe": asdict(self.recipe), "epochs_trained": self.epoch, "test_error": test_error}
         info |= {"trained_on": self.source, "test_images": len(self.test[0])}
         info |= {"torch": torch.__version__, "device": self.device.type}
+        info |= {"started_from": self.started_from} if self.started_from else {}
         return Checkpoint(self.spec, self.ann.folded(), self.mean, self.gain, self.classes, info)
 
     def state(self) -> bytes:
@@ -242,7 +251,7 @@ class Trainer:
 
 def input_gain(images: np.ndarray, mean: np.ndarray) -> float:
     """Gain that brings nearly all of ``pixel / 255 - mean`` into [-1, 1], from up to 5000 images."""
-    chosen = images[:: max(1, len(images) // 5000)].astype(np.float32) / 255 - mean
+    chosen = images[:: -(-len(images) // 5000)].astype(np.float32) / 255 - mean
     return float(np.float32(1 / np.percentile(np.abs(chosen), COVERED)))
 
 
@@ -268,7 +277,7 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
     if state.is_file():
         trainer.resume(state)
         print(f"going on after epoch {trainer.epoch} of {trainer.recipe.epochs}")
-    longest = 0.0
+    longest = max((row["seconds"] for row in trainer.log), default=0.0)
     while trainer.epoch < trainer.recipe.epochs and time.time() + longest < until:
         start = time.time()
         loss = trainer.run_epoch()
@@ -332,8 +341,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dense-dropout", type=float, default=0.3, help="behind dense layers (VGG)")
     parser.add_argument("--branch-dropout", type=float, default=0.1, help="inside residual branches (ResNet)")
     parser.add_argument("--init", choices=("paper", "he"), default=default.init)
-    parser.add_argument("--rms-scale", action="store_true", help="scale-only normalisation, folded into the weights")
-    parser.add_argument("--centred", action="store_true", help="subtract the mean of each neuron's weights")
+    parser.add_argument(
+        "--rms-scale",
+        action="store_true",
+        help="divide each channel by its RMS over the batch (batch norm without mean and shift); folded into weights",
+    )
+    parser.add_argument(
+        "--centred",
+        action="store_true",
+        help="subtract the mean of each neuron's weights (not in the first and last layer)",
+    )
     parser.add_argument(
         "--input-steps", type=int, default=default.input_steps, metavar="STEPS",
         help="train on the mean of so many steps of input spikes; 0: on the images themselves",
@@ -370,6 +387,11 @@ def main() -> None:
         raise UserError("--epochs and --batch must be at least 1, --validation and --input-steps at least 0")
     if start and recipe.rms_scale:
         raise UserError("the weights of a checkpoint have their scales folded in; leave out --rms-scale or --start")
+    earlier = start.info.get("recipe", {}) if start else {}
+    if earlier.get("seed", recipe.seed) != recipe.seed or earlier.get("validation", math.inf) < recipe.validation:
+        raise UserError("with another --seed or more --validation than --start had, it has learned images held out now")
+    if start and find_checkpoint(options.start).resolve() == Path(options.out, "best.safetensors").resolve():
+        raise UserError(f"{options.out} would overwrite the network of --start; give another --out")
     if not all(0 < restart < recipe.epochs for restart in recipe.restarts):
         raise UserError("--restarts must lie between 0 and --epochs")
     if recipe.seed < 0 or options.width <= 0:

@@ -31,7 +31,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
     parser.add_argument("--reset", choices=("zero", "subtract"), default="zero", help="of the membrane at a spike")
-    parser.add_argument("--method", choices=METHODS, default="spike-norm")
+    parser.add_argument(
+        "--method", choices=METHODS, default="spike-norm",
+        help="spike-norm: the largest input in the SNN; ann-norm: ratios of the ANN's largest activations",
+    )  # fmt: skip
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME|DIR",
         help="cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* "

@@ -1,4 +1,4 @@
-"""Show images to a trained ResNet-20 and let it answer in spikes.
+"""Show images to a trained ResNet and let it answer in spikes.
 
 Section 6 of Sengupta et al. 2019: what a residual network needs so that its conversion loses little. With
 --constraints none the junctions have no ReLU; 1 gives them ReLUs (integrate-and-fire neurons); 2 gives all residual

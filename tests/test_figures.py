@@ -161,7 +161,9 @@ def test_operations_and_energy(tables):
     row = table.iloc[[name.startswith("ResNet-34") for name in table["network"]]].iloc[0]
     assert (row["AC/MAC, all events"], row["AC/MAC, by layers"]) == ("3.00", "")  # no such network is shipped
     assert (row["ANN energy"], row["SNN energy"], row["SNN/ANN"], row["input's AC"]) == ("5 µJ", "3 µJ", "0.6", "2 M")
-    assert row["the paper"] == "2.4 (ImageNet, 2000 steps)"
+    assert row["the paper, by layers"] == "2.4 (ImageNet, 2000 steps)"
+    others = table[(table["reset"] != "zero") | ~table["thresholds"].str.startswith("SPIKE-NORM")]
+    assert len(others) and not others["the paper, by layers"].any()  # settings that the paper has not
 
 
 def test_layers_leave_out_the_input_and_what_is_not_there():

@@ -456,6 +456,12 @@ def test_command_trains_a_checkpoint_further(command, tmp_path):
     )
     recipe = Recipe(**further.info["recipe"])
     assert (recipe.input_steps, recipe.start) == (9, load_checkpoint(start).digest)
+    assert further.info["started_from"] == load_checkpoint(start).info
+    for differing in (("--seed", "1"), ("--validation", "11")):
+        with pytest.raises(UserError, match="it has learned images held out now"):
+            command("--start", str(start), *differing)
+    with pytest.raises(UserError, match="would overwrite the network of --start"):
+        command("--start", str(tmp_path / "run" / "best.safetensors"))
     with pytest.raises(UserError, match="leave out --rms-scale or --start"):
         command("--start", str(start), "--rms-scale")
     with pytest.raises(UserError, match=r"input_to_conv1_1 has shape \(2, 3, 3, 3\), vgg16-cifar10-x0.06 needs"):
