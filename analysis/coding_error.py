@@ -23,7 +23,7 @@ from tqdm import tqdm
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command, writable_file
-from sims.classify import add_network_options, ann_predictions
+from sims.classify import add_network_options, add_test_options, ann_predictions
 
 __all__ = ["STEPS", "coding_error", "main"]
 
@@ -66,14 +66,8 @@ def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int],
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
-    parser.add_argument(
-        "--data", default="cifar10", metavar="NAME|DIR",
-        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
-        "and val/CLASS/*, or a folder of images",
-    )  # fmt: skip
-    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    add_test_options(parser)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
-    parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
     parser.add_argument("--out", type=Path, metavar="FILE", help="None: output/NETWORK-coding.csv")
     return parser.parse_args()
 
@@ -89,7 +83,7 @@ def main() -> None:
     table = coding_error(checkpoint, images, options.steps, range(options.seed, options.seed + options.seeds))
     table.insert(0, "network", checkpoint.spec.name)
     table.insert(1, "checkpoint", checkpoint.digest[:8])
-    table.insert(2, "data", f"{everything.source} {everything.digest[:8]}")
+    table.insert(2, "data", everything.provenance)
     table.insert(3, "images", len(images))
     table.insert(4, "seeds", options.seeds)
     write_atomically(out, table.to_csv(index=False))

@@ -279,7 +279,8 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for name, table in operations.items():
         for evaluation in evaluations(table, largest=True):
             row = evaluation.iloc[0]
-            published = re.match(r"spike-norm(-unit)? 100( |$)", row["thresholds"]) and row["reset"] == "zero"
+            method, percentile = row["thresholds"].split(" ")[:2]
+            published = method.startswith("spike-norm") and (percentile, row["reset"]) == ("100", "zero")
             ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
             rows.append(
                 {

@@ -83,6 +83,11 @@ class ImageSet:
         labels = np.array([*(place.get(name, -1) for name in self.classes), -1])[self.labels]
         return replace(self, labels=labels, classes=classes)
 
+    @property
+    def provenance(self) -> str:
+        """Source, and a digest of the pixels: a folder's images may change."""
+        return f"{self.source} {self.digest[:8]}"
+
     def of_known_classes(self) -> ImageSet:
         """Itself; raises UserError if the class of an image is not known."""
         if (self.labels < 0).any():

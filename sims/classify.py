@@ -26,7 +26,7 @@ from sims.recording import Recording
 from sims.runtime import RUNTIMES, RunInput, open_simulator
 from sims.thresholds import VARIANTS, Thresholds, open_thresholds
 
-__all__ = ["Result", "add_network_options", "ann_predictions", "classify", "classify_command"]
+__all__ = ["Result", "add_network_options", "add_test_options", "ann_predictions", "classify", "classify_command"]
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,17 @@ def add_network_options(parser: argparse.ArgumentParser, checkpoint: str) -> Non
         "--checkpoint", default=checkpoint, metavar="FILE", help="a file, or the name of a shipped network"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the input spikes and of every random choice")
+
+
+def add_test_options(parser: argparse.ArgumentParser) -> None:
+    """Which test images, and how often, of the commands that measure errors."""
+    parser.add_argument(
+        "--data", default="cifar10", metavar="NAME|DIR",
+        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
+        "and val/CLASS/*, or a folder of images",
+    )  # fmt: skip
+    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
 
 
 def classify_command(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command, writable_folder
-from sims.classify import add_network_options, ann_predictions
+from sims.classify import add_network_options, add_test_options, ann_predictions
 from sims.evaluation import (
     Case,
     Shard,
@@ -53,14 +53,8 @@ PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_network_options(parser, "vgg16-cifar10")
-    parser.add_argument(
-        "--data", default="cifar10", metavar="NAME|DIR",
-        help="cifar10 (downloaded once), cifar10-samples, a folder of its binary files, one with train/CLASS/* "
-        "and val/CLASS/*, or a folder of images",
-    )  # fmt: skip
-    parser.add_argument("--images", type=int, help="how many, from the first; None takes all")
+    add_test_options(parser)
     parser.add_argument("--steps", type=int, default=2500, help="time steps for each image")
-    parser.add_argument("--seeds", type=int, default=1, help="how many: --seed, --seed + 1, ...")
     parser.add_argument(
         "--thresholds", nargs="+", default=["spike-norm"], metavar="FILE|METHOD",
         help=f"files, or any of {', '.join(VARIANTS)}: the files of those names beside the checkpoint",
@@ -92,9 +86,8 @@ def main() -> None:
         RunInput(x, thresholds.values, options.steps).checked(checkpoint.spec)
         balanced[name_thresholds(thresholds)] = thresholds
     out = writable_folder(options.out)
-    data = f"{everything.source} {everything.digest[:8]}"  # a folder's images may change
     cases = [
-        Case(checkpoint.digest, name, data, reset, options.seed + k, options.steps)
+        Case(checkpoint.digest, name, everything.provenance, reset, options.seed + k, options.steps)
         for name in balanced
         for reset in dict.fromkeys(options.resets)
         for k in range(options.seeds)

@@ -151,6 +151,12 @@ def test_comparison_has_the_papers_numbers_where_they_are_comparable(tables):
     assert not table.loc[("ResNet-20, CIFAR-10, no junction ReLUs (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
 
 
+def test_paper_is_no_comparison_at_other_steps(tables):
+    errors = results.load("errors", tables)["vgg16-cifar10"]
+    shown = results.comparison({"vgg16-cifar10": errors[errors["steps"] <= 500]})
+    assert set(shown["steps"]) == {500} and not shown["the paper"].any()
+
+
 def test_comparison_of_several_seeds_has_deviations(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds=5))
     assert results.comparison(errors)["SNN"][0] == "10.01 ± 0.50 %"

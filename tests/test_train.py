@@ -259,6 +259,16 @@ def test_no_epoch_is_started_that_would_end_too_late(tmp_path, monkeypatch):
     assert (run.epoch, list(tmp_path.iterdir())) == (0, [])
     train(run, tmp_path, until=1250.0)
     assert run.epoch == 2
+    resumed = trainer(replace(RECIPE, epochs=9))
+    train(resumed, tmp_path, until=clock.now + 99)  # less than an epoch took before
+    assert resumed.epoch == 2
+
+
+def test_gain_is_of_evenly_spread_images_and_no_more_than_5000():
+    images = np.zeros((5001, 1, 1, 3), np.uint8)
+    images[::2] = 51  # those that are taken
+    images[1::2] = 255
+    assert module.input_gain(images, np.float32(0)) == pytest.approx(5)
 
 
 def test_training_starts_with_the_network_it_is_given(out, tmp_path):
