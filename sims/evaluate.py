@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -45,6 +45,7 @@ from sims.thresholds import VARIANTS, Thresholds, open_thresholds
 if TYPE_CHECKING:
     from dask.distributed import Client, Future
 
+Item = TypeVar("Item")
 RETRIES = 2
 AHEAD = 3  # shards that a core has or waits for
 PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
@@ -154,7 +155,7 @@ def compute(
 
         submit()
         with tqdm(total=total, unit="image") as bar:
-            for future in finished:
+            for future in until_interrupted(finished):
                 shard = running.pop(future)
                 if future.status == "finished":
                     table = future.result()
@@ -168,6 +169,35 @@ def compute(
                     failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
                 submit()
     return failed
+
+
+def until_interrupted(items: Iterator[Item]) -> Iterator[Item]:
+    """All items; Ctrl-C ends the wait for one, and the work on one only if it comes twice.
+
+    Raised in the midst of the work, KeyboardInterrupt could fall into the destructor of a Dask future and be lost.
+    """
+    came = waiting = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal came
+        if waiting or came:
+            raise KeyboardInterrupt
+        came = True
+
+    handler = signal.signal(signal.SIGINT, interrupt)
+    try:
+        while True:
+            waiting = True
+            if came:
+                raise KeyboardInterrupt
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            waiting = False
+            yield item
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from netspec.checkpoint import load_checkpoint
 from netspec.data import samples
 from sims import evaluate
 from sims.classify import ann_predictions
+from sims.evaluate import until_interrupted
 from sims.evaluation import SETTING, Case, Shard, operations_table, run_shard, summary_table
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
@@ -591,6 +592,40 @@ def test_ctrl_c_ends_all_processes_with_one_line(tiny, tmp_path):
     assert lines == ["evaluate.py: error: interrupted; what was finished is kept"]
     assert 1 <= len(shard_files(out)) < 20
     assert_gone(process.pid)
+
+
+class Interrupting:
+    """Its destructor, where exceptions are lost, is interrupted."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_waits_for_the_work_on_a_shard_and_is_not_lost_in_a_destructor():
+    handler, worked = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt):
+        for item in until_interrupted(iter(range(3))):
+            Interrupting()
+            worked.append(item)
+    assert worked == [0]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_second_ctrl_c_ends_the_work_and_one_ends_the_wait():
+    for item in (interrupted := until_interrupted(iter(range(3)))):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert item == 0
+        break
+    interrupted.close()
+
+    def waited():
+        signal.raise_signal(signal.SIGINT)
+        yield 1
+
+    with pytest.raises(KeyboardInterrupt):
+        next(until_interrupted(waited()))
 
 
 def test_scheduler_and_worker_of_their_own_give_the_same_tables(whole, run_evaluate, tmp_path):
