@@ -12,6 +12,9 @@ from pathlib import Path
 __all__ = ["UserError", "run_command", "writable_file", "writable_folder"]
 
 
+OUT_OF_MEMORY = "out of memory; use fewer images at a time, a narrower network or shared synapses"
+
+
 class UserError(Exception):
     """Something the user can put right; the message says what was found, what was expected, what to do."""
 
@@ -25,7 +28,11 @@ def run_command(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(_say(name, str(error)))
     except MemoryError:
-        sys.exit(_say(name, "out of memory; use fewer images at a time, a narrower network or shared synapses"))
+        sys.exit(_say(name, OUT_OF_MEMORY))
+    except RuntimeError as error:  # torch says it in words, by other ones for each device
+        if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
+            raise
+        sys.exit(_say(name, OUT_OF_MEMORY))
     except KeyboardInterrupt:
         _say(name, "interrupted; what was finished is kept")
         sys.exit(130)

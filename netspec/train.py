@@ -136,7 +136,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.run = torch.compile(self.ann) if recipe.compiled else self.ann
-        self.classes, self.source = images.classes, images.source
+        self.classes, self.source, self.images = images.classes, images.source, images.provenance
         self.started_from = dict(start.info) if start else {}
         # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
         axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
@@ -225,7 +225,7 @@ class Trainer:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         progress = {"epoch": self.epoch, "best": self.best, "log": self.log}
-        settings = [asdict(self.recipe), self.spec.to_dict()]
+        settings = [asdict(self.recipe), self.spec.to_dict(), self.images]
         return to_bytes(tensors, {"progress": json.dumps(progress), "settings": json.dumps(settings)})
 
     def resume(self, path: Path) -> None:
@@ -234,13 +234,16 @@ class Trainer:
         try:
             tensors = from_bytes(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            (recipe, spec), progress = json.loads(header["settings"]), json.loads(header["progress"])
+            recipe, spec, images = json.loads(header["settings"])
+            progress = json.loads(header["progress"])
             began = Recipe(**recipe | {name: tuple(recipe[name]) for name in ("milestones", "restarts")})
             same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, progress["epoch"])
         except (SafetensorError, SpecError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
         if not same:
             raise UserError(f"{path} belongs to a run with other settings; give another --out or remove it")
+        if images != self.images:
+            raise UserError(f"{path} belongs to a run on {images}, these are {self.images}; give another --out")
         self.ann.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ann.")})
         for name, parameter in self.ann.named_parameters():
             if f"momentum.{name}" in tensors:  # none is kept at momentum 0
@@ -392,6 +395,8 @@ def main() -> None:
         raise UserError("with another --seed or more --validation than --start had, it has learned images held out now")
     if start and find_checkpoint(options.start).resolve() == Path(options.out, "best.safetensors").resolve():
         raise UserError(f"{options.out} would overwrite the network of --start; give another --out")
+    if not 0 <= recipe.warmup <= 1:
+        raise UserError(f"--warmup is a share of the cycle, from 0 to 1, got {recipe.warmup}")
     if not all(0 < restart < recipe.epochs for restart in recipe.restarts):
         raise UserError("--restarts must lie between 0 and --epochs")
     if recipe.seed < 0 or options.width <= 0:

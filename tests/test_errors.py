@@ -39,6 +39,11 @@ def command(tmp_path, body: str, **options) -> subprocess.CompletedProcess[str]:
             2,
             "out of memory; use fewer images at a time, a narrower network or shared synapses",
         ),
+        (
+            "import torch; torch.empty(1 << 60)",
+            2,
+            "out of memory; use fewer images at a time, a narrower network or shared synapses",
+        ),
         ("raise OSError(errno.ENOSPC, '', 'out/log.csv')", 2, "no space left on device (out/log.csv)"),
         ("raise OSError(errno.ENOSPC, '')", 2, "no space left on device"),
         ("raise PermissionError(errno.EACCES, '', 'data')", 2, "permission denied (data)"),

@@ -318,6 +318,12 @@ def test_state_of_another_run_is_refused(out, recipe, spec):
         train(trainer(recipe, spec), out)
 
 
+def test_state_of_a_run_on_other_images_is_refused(out):
+    other = Trainer(SPEC, coloured(300, 2), coloured(100, 1), RECIPE, "cpu")
+    with pytest.raises(UserError, match=r"a run on 300 coloured images \w{8}, these are 300 coloured images \w{8};"):
+        train(other, out)
+
+
 def refused(state: Path) -> None:
     with pytest.raises(UserError, match=r"state.safetensors is truncated or no training state; remove it") as caught:
         trainer(replace(RECIPE, epochs=1)).resume(state)
@@ -500,6 +506,7 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
         (["--start", "nothing"], "there is no checkpoint file nothing"),
         (["--seed", "-1"], "--seed must not be negative, --width must be positive"),
         (["--threads", "0"], "--threads must be at least 1"),
+        (["--schedule", "one-cycle", "--warmup", "1.5"], "--warmup is a share of the cycle, from 0 to 1, got 1.5"),
         (["--epochs", "5", "--restarts", "5"], "--restarts must lie between 0 and --epochs"),
         (["--validation", "40"], "leave none of 40 for training"),
         (["--conv-dropout", "1"], r"conv1_1: dropout 1.0 is not in \[0, 1\)"),
