@@ -20,10 +20,10 @@ from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from netspec.data import CIFAR10_CLASSES
 from netspec.errors import UserError
 from netspec.resnet import resnet20
-from sims.evaluation import REPORTED_STEPS
+from sims.evaluation import REPORTED_STEPS, name_thresholds
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
-from sims.thresholds import Thresholds, find_thresholds
+from sims.thresholds import VARIANTS, Thresholds, find_thresholds, load_thresholds
 
 SETTINGS = {
     "vgg16-cifar10": [("spike-norm 100", "zero"), ("ann-norm 100", "zero"), ("ann-norm 99.9", "subtract")],
@@ -133,6 +133,21 @@ def test_evaluations_on_other_data_are_not_mixed(tables):
         results.choose(errors, "vgg16-cifar10", "spike-norm")
     assert all(rows["data"].nunique() == 1 for rows in results.evaluations(both))
     assert len(results.evaluations(both)) == 2 * len(results.evaluations(one))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for kind in ("errors", "operations", "coding") for path in sorted(results.RESULTS.glob(f"*-{kind}.csv"))],
+)
+def test_published_tables_are_of_the_shipped_networks_and_thresholds(path):
+    table = pd.read_csv(path, dtype={"checkpoint": str})
+    name = path.stem.rpartition("-")[0]
+    shipped = load_checkpoint(name)
+    assert set(table["checkpoint"]) == {shipped.digest[:8]}
+    if "thresholds" in table:
+        beside = [find_thresholds(name, variant) for variant in VARIANTS]
+        names = {name_thresholds(load_thresholds(file, shipped)) for file in beside if file.is_file()}
+        assert set(table["thresholds"][table["thresholds"].str.contains(" 100 ")]) <= names
 
 
 def test_no_tables_are_told_from_an_empty_folder(tmp_path):
