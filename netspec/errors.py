@@ -12,9 +12,6 @@ from pathlib import Path
 __all__ = ["UserError", "run_command", "writable_file", "writable_folder"]
 
 
-OUT_OF_MEMORY = "out of memory; use fewer images at a time, a narrower network or shared synapses"
-
-
 class UserError(Exception):
     """Something the user can put right; the message says what was found, what was expected, what to do."""
 
@@ -27,12 +24,11 @@ def run_command(main: Callable[[], None]) -> None:
         sys.stdout.flush()  # here, where its errors are still told in one line
     except UserError as error:
         sys.exit(_say(name, str(error)))
-    except MemoryError:
-        sys.exit(_say(name, OUT_OF_MEMORY))
-    except RuntimeError as error:  # torch says it in words, by other ones for each device
-        if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
+    except (MemoryError, RuntimeError) as error:
+        torchs = any(words in str(error) for words in ("can't allocate memory", "out of memory"))  # on CPU, on GPU
+        if not (torchs or isinstance(error, MemoryError)):
             raise
-        sys.exit(_say(name, OUT_OF_MEMORY))
+        sys.exit(_say(name, "out of memory; use fewer images at a time, a narrower network or shared synapses"))
     except KeyboardInterrupt:
         _say(name, "interrupted; what was finished is kept")
         sys.exit(130)

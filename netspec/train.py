@@ -136,7 +136,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.run = torch.compile(self.ann) if recipe.compiled else self.ann
-        self.classes, self.source, self.images = images.classes, images.source, images.provenance
+        self.classes, self.source, self.provenance = images.classes, images.source, images.provenance
         self.started_from = dict(start.info) if start else {}
         # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
         axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
@@ -225,7 +225,7 @@ class Trainer:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         progress = {"epoch": self.epoch, "best": self.best, "log": self.log}
-        settings = [asdict(self.recipe), self.spec.to_dict(), self.images]
+        settings = [asdict(self.recipe), self.spec.to_dict(), self.provenance]
         return to_bytes(tensors, {"progress": json.dumps(progress), "settings": json.dumps(settings)})
 
     def resume(self, path: Path) -> None:
@@ -234,7 +234,7 @@ class Trainer:
         try:
             tensors = from_bytes(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            recipe, spec, images = json.loads(header["settings"])
+            recipe, spec, provenance = json.loads(header["settings"])
             progress = json.loads(header["progress"])
             began = Recipe(**recipe | {name: tuple(recipe[name]) for name in ("milestones", "restarts")})
             same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, progress["epoch"])
@@ -242,8 +242,8 @@ class Trainer:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
         if not same:
             raise UserError(f"{path} belongs to a run with other settings; give another --out or remove it")
-        if images != self.images:
-            raise UserError(f"{path} belongs to a run on {images}, these are {self.images}; give another --out")
+        if provenance != self.provenance:
+            raise UserError(f"{path} belongs to a run on {provenance}, not {self.provenance}; give another --out")
         self.ann.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ann.")})
         for name, parameter in self.ann.named_parameters():
             if f"momentum.{name}" in tensors:  # none is kept at momentum 0

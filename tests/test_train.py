@@ -320,7 +320,7 @@ def test_state_of_another_run_is_refused(out, recipe, spec):
 
 def test_state_of_a_run_on_other_images_is_refused(out):
     other = Trainer(SPEC, coloured(300, 2), coloured(100, 1), RECIPE, "cpu")
-    with pytest.raises(UserError, match=r"a run on 300 coloured images \w{8}, these are 300 coloured images \w{8};"):
+    with pytest.raises(UserError, match=r"a run on 300 coloured images \w{8}, not 300 coloured images \w{8};"):
         train(other, out)
 
 
