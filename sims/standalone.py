@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 OWN_HEADERS = ("run_input.h", "vectors.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
+IN_ORDER = "-fno-associative-math"  # Brian2's -ffast-math would add synaptic input in another order than the reference
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 BEGIN = "const auto run_began = std::chrono::steady_clock::now();"
 END = """
@@ -95,7 +96,7 @@ class StandaloneSimulator:
             if not (self.folder / "main").is_file():
                 self._compile(weights, synapses, reset, half, quiet, profile)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
-        self.weights = cache / "weights" / f"{digest(spec, weights, [])[:32]}.bin"
+        self.weights = cache / "weights" / f"{digest(spec, weights, [sources()])[:32]}.bin"
         if synapses == "shared" and not self.weights.is_file():
             self.weights.parent.mkdir(exist_ok=True)
             write_atomically(self.weights, packed_weights(spec, weights).tobytes())
@@ -266,7 +267,7 @@ def generate(
     finally:
         device.reinit()
         reset_device()
-    return arrays, " ".join(get_compiler_and_args()[1])
+    return arrays, " ".join([*get_compiler_and_args()[1], IN_ORDER])
 
 
 def read_duration_at_run_time(device, network: str) -> None:

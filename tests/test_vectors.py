@@ -1,5 +1,6 @@
 """The inner loops in C++, compiled with and without vector instructions, against NumPy."""
 
+import itertools
 import platform
 import subprocess
 from pathlib import Path
@@ -8,36 +9,53 @@ import numpy as np
 import pytest
 
 import sims
+from sims.standalone import IN_ORDER
 
 HEADERS = Path(sims.__file__).parent / "synapses"
-SIZE, LONGEST = 80, 70
+SIZE, ROWS = 600, 5
+CHANNELS = (1, 7, 8, 10, 16, 50, 64, 70, 128, 256, 300, 512, 530)
 PROGRAM = f"""
 #include <cstdio>
 #include "vectors.h"
 
 template <class T> void write(const T* data, size_t n) {{ fwrite(data, sizeof(T), n, stdout); }}
+template <class T> void read(T* data, size_t n) {{ fread(data, sizeof(T), n, stdin); }}
+
+float base[{SIZE}], weights[{ROWS * SIZE}], v[{SIZE}];
+vectors::half halves[{ROWS * SIZE}];
+int32_t rows[32] = {{3 * {SIZE}, 0, 0, {SIZE}, 4 * {SIZE}, 2 * {SIZE}, 7}};
+
+template <int C> void add() {{
+    for (int n = 0; n <= 7; n++) {{
+        std::memcpy(v, base, sizeof(v));
+        vectors::add_rows<C, false>(v, weights, rows, n, [](int) {{ return -0.25f; }});
+        write(v, {SIZE});
+        std::memcpy(v, base, sizeof(v));
+        vectors::add_rows<C, true>(v, halves, rows, n, [](int r) {{ return r + 1.0f; }});
+        write(v, {SIZE});
+    }}
+}}
 
 int main() {{
     for (int bits = 0; bits < 65536; bits++) {{
         const float wide = vectors::widen(vectors::half{{static_cast<uint16_t>(bits)}});
         write(&wide, 1);
     }}
-    float base[{SIZE}], weights[{SIZE}], v[{SIZE}];
-    vectors::half halves[{SIZE}];
-    fread(base, sizeof(float), {SIZE}, stdin);
-    fread(weights, sizeof(float), {SIZE}, stdin);
-    fread(halves, sizeof(vectors::half), {SIZE}, stdin);
-    for (int n = 0; n <= {LONGEST}; n++) {{
-        std::memcpy(v, base, sizeof(v));
-        vectors::add_scaled(v, weights, n, -0.25f);
-        write(v, {SIZE});
-        std::memcpy(v, base, sizeof(v));
-        vectors::add_scaled(v, halves, n, 0.5f);
-        write(v, {SIZE});
+    read(base, {SIZE});
+    read(weights, {ROWS * SIZE});
+    read(halves, {ROWS * SIZE});
+    {" ".join(f"add<{c}>();" for c in CHANNELS)}
+    for (int n = 0; n <= {SIZE}; n++) {{
+        int32_t found[{SIZE} + 1] = {{}};
+        found[n] = -1;
+        const int32_t count = vectors::find_reached(base, n, 0.5f, found);
+        write(&count, 1);
+        write(found, n + 1);
     }}
-    for (int k = 0; k < {SIZE - 64}; k++) {{
-        const uint64_t mask = vectors::reached(base + k, 0.5f);
-        write(&mask, 1);
+    for (int n = 0; n < 24; n++) {{
+        int32_t* const to = vectors::scratch<int32_t, 0>(32);
+        vectors::copy_shifted(to, rows, n, -4);
+        write(to, n);
     }}
 }}
 """
@@ -48,26 +66,42 @@ def test_vectors_compute_what_numpy_does(tmp_path, flags):
     if flags and platform.machine() != "x86_64":
         pytest.skip("flags of another processor")
     (tmp_path / "main.cpp").write_text(PROGRAM)
-    usual = ["g++", "-w", "-O3", "-ffast-math", "-fno-finite-math-only", "-std=c++11", f"-I{HEADERS}"]
+    usual = ["g++", "-w", "-O3", "-ffast-math", "-fno-finite-math-only", IN_ORDER, "-std=c++11", f"-I{HEADERS}"]
     subprocess.run([*usual, *flags, "main.cpp", "-o", "main"], cwd=tmp_path, check=True)
     rng = np.random.default_rng(0)
-    base, weights = (rng.integers(-256, 257, (2, SIZE)) / 64).astype(np.float32)
+    base = (rng.integers(-256, 257, SIZE) / 64).astype(np.float32)
     base[::5] = 0.5  # the threshold itself
-    halves = (weights * 2).astype(np.float16)
+    weights = rng.normal(size=(ROWS, SIZE)).astype(np.float32)
+    halves = weights.astype(np.float16)
     given = base.tobytes() + weights.tobytes() + halves.tobytes()
     output = subprocess.run([tmp_path / "main"], input=given, capture_output=True, check=True).stdout
+    position = 0
+
+    def take(dtype, count):
+        nonlocal position
+        array = np.frombuffer(output, dtype, count, position)
+        position += array.nbytes
+        return array
 
     every_half = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    widened = np.frombuffer(output, np.float32, 2**16)
     finite = np.isfinite(every_half)
-    np.testing.assert_array_equal(widened[finite], every_half[finite].astype(np.float32))
+    np.testing.assert_array_equal(take(np.float32, 2**16)[finite], every_half[finite].astype(np.float32))
 
-    sums = np.frombuffer(output, np.float32, 2 * (LONGEST + 1) * SIZE, widened.nbytes).reshape(LONGEST + 1, 2, SIZE)
-    for n in range(LONGEST + 1):
-        inside = np.arange(SIZE) < n
-        np.testing.assert_array_equal(sums[n, 0], base - inside * weights / 4)
-        np.testing.assert_array_equal(sums[n, 1], base + inside * weights)
+    starts = [3 * SIZE, 0, 0, SIZE, 4 * SIZE, 2 * SIZE, 7]
+    for channels, n in itertools.product(CHANNELS, range(8)):
+        sums, half_sums = base.copy(), base.copy()
+        for r, start in enumerate(starts[:n]):  # the order matters to the last bit
+            sums[:channels] -= weights.ravel()[start : start + channels] / 4
+            half_sums[:channels] += halves.ravel()[start : start + channels].astype(np.float32) * (r + 1)
+        np.testing.assert_array_equal(take(np.float32, SIZE), sums)
+        np.testing.assert_array_equal(take(np.float32, SIZE), half_sums)
 
-    masks = np.frombuffer(output, np.uint64, SIZE - 64, widened.nbytes + sums.nbytes)
-    for k, mask in enumerate(masks):
-        assert [int(mask) >> bit & 1 for bit in range(64)] == (base[k : k + 64] >= 0.5).tolist()
+    for n in range(SIZE + 1):
+        expected = np.flatnonzero(base[:n] >= 0.5)
+        assert take(np.int32, 1)[0] == len(expected)
+        found = take(np.int32, n + 1)
+        np.testing.assert_array_equal(found[: len(expected)], expected)
+        assert found[n] == -1  # no more than n are written
+    for n in range(24):
+        np.testing.assert_array_equal(take(np.int32, n), (starts + [0] * 25)[:n] - np.int32(4))
+    assert position == len(output)

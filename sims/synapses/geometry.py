@@ -1,9 +1,8 @@
 """The geometry of a projection, and the order in which shared-weight synapses keep its weights.
 
 Neurons are numbered channel-last, ``(y * width + x) * channels + c``. The kernel is kept as
-``[c_pre][ky][kx'][c_post]`` with ``kx'`` running through the residues of ``kx`` modulo the stride and downwards
-within each: the targets of one spike in one row of post are then neighbours in memory, and so are their weights.
-A spike adds a run of weights to a run of membrane potentials, once per row of the kernel.
+``[c_pre][ky][kx][c_post]``: the channels of one pixel of post are neighbours in memory, and so are the weights of
+all its connections with one neuron of pre. A spike adds a row of weights to each pixel of post that it reaches.
 """
 
 from __future__ import annotations
@@ -74,15 +73,10 @@ class Geometry:
         return 0 if self.identity else self.channels * self.kernel_height * self.kernel_width * self.post_channels
 
     @property
-    def column_order(self) -> np.ndarray:
-        """``kx`` of each place ``kx'`` in the kernel."""
-        columns = np.arange(self.kernel_width)
-        return np.lexsort((-columns, columns % self.stride))
-
-    @property
-    def column_place(self) -> np.ndarray:
-        """Place ``kx'`` of each ``kx``."""
-        return np.argsort(self.column_order)
+    def crossings(self) -> int:
+        """At least as many as there are pairs of a neuron of pre and a pixel of post that it reaches."""
+        covering = self.kernel_height * self.kernel_width, self.post_height * self.post_width
+        return self.height * self.width * self.channels * min(covering)
 
 
 def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
@@ -98,13 +92,13 @@ def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | 
 
 def pack_kernel(geometry: Geometry, weights: np.ndarray) -> np.ndarray:
     """Bring weights ``[c_post][c_pre][ky][kx]`` into the order in which a spike walks over them; flat."""
-    return np.ascontiguousarray(weights[:, :, :, geometry.column_order].transpose(1, 2, 3, 0)).ravel()
+    return np.ascontiguousarray(weights.transpose(1, 2, 3, 0)).ravel()
 
 
 def unpack_kernel(geometry: Geometry, kernel: np.ndarray) -> np.ndarray:
     """The inverse of :func:`pack_kernel`."""
     shape = (geometry.channels, geometry.kernel_height, geometry.kernel_width, geometry.post_channels)
-    return kernel.reshape(shape).transpose(3, 0, 1, 2)[:, :, :, geometry.column_place]
+    return kernel.reshape(shape).transpose(3, 0, 1, 2)
 
 
 def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -66,7 +66,8 @@ class SharedProjection(TemplateRunner):
             "weight_type": "vectors::half" if half else "float",
             "graded": graded,
             "offset": offset,
-            "column_place": geometry.column_place.tolist(),
+            "kernel_size": geometry.kernel_size,
+            "crossings": geometry.crossings,
         }
         TemplateRunner.__init__(self, post, "shared_projection", when, name, (), references, {"g": settings})
         self.geometry = geometry

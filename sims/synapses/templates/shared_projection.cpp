@@ -1,58 +1,69 @@
-{# A convolution without a synapse table; the order of the kernel is told in geometry.py. #}
+{# A convolution without a synapse table: the weights of all spikes that reach a pixel of post are added there. #}
 {% extends 'common_group.cpp' %}
 {% block maincode %}
 {% set spikes = get_array_name(variables['_pre_spikes']) %}
+{% set scale = '%.9ef' % (g.sign * g.scale) %}
     const int32_t n_spikes = {{spikes}}[{{g.pre_size}}];
     if (n_spikes == 0) return;
     {{get_array_name(variables['_post_received'])}}[0] = 1;
     float* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
-    {% if not g.identity %}
-    static const {{g.weight_type}}* const kernel = static_cast<const {{g.weight_type}}*>(run_input::get().weights) + {{g.offset}};
-    static const int place[] = { {{g.column_place | join(', ')}} };
-    {% endif %}
-    {% set scale = '%.9ef' % (g.sign * g.scale) %}
-    {% set row_size = g.kernel_width * g.post_channels %}
-    {# a large kernel comes from far away: ask for the next spike's rows while adding this one's #}
-    {% set prefetched = g.channels * g.kernel_height * row_size > 200000 %}
+    {% if g.identity %}
     for (int32_t s = 0; s < n_spikes; s++) {
         const int32_t i = {{spikes}}[s];
         const int c = i % {{g.channels}};
         const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
         const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.padding}};
-        {% if prefetched and not g.identity %}
-        const int next = s + 1 < n_spikes ? {{spikes}}[s + 1] % {{g.channels}} : c;
-        {% endif %}
-        {% if g.graded %}
-        const float graded = {{get_array_name(variables['_pre_v'])}}[i];
-        {% endif %}
-        {% if g.identity %}
         if (x % {{g.stride}} || y % {{g.stride}}) continue;
-        const float weight = {{scale}}{% if g.graded %} * graded{% endif %};
+        const float weight = {{scale}}{% if g.graded %} * {{get_array_name(variables['_pre_v'])}}[i]{% endif %};
         potentials[(y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}}) * {{g.post_channels}} + c] += weight;
-        {% else %}
-        // rows and columns of post whose kernel covers the spike
-        const int first_row = y < {{g.kernel_height}} ? 0 : (y - {{g.kernel_height}}) / {{g.stride}} + 1;
-        const int last_row = std::min(y / {{g.stride}}, {{g.post_height - 1}});
-        const int first = x < {{g.kernel_width}} ? 0 : (x - {{g.kernel_width}}) / {{g.stride}} + 1;
-        const int last = std::min(x / {{g.stride}}, {{g.post_width - 1}});
-        if (last < first) continue;
-        const int n = (last - first + 1) * {{g.post_channels}};
-        const int column = place[x - first * {{g.stride}}];
-        for (int row = first_row; row <= last_row; row++) {
-            const size_t kernel_row = c * {{g.kernel_height}} + (y - row * {{g.stride}});
-            const auto* const w = kernel + (kernel_row * {{g.kernel_width}} + column) * {{g.post_channels}};
-            float* const v = potentials + ((size_t)row * {{g.post_width}} + first) * {{g.post_channels}};
-            const float scale = {{scale}}{% if g.graded %} * graded{% endif %};
-            {% if prefetched %}
-            const size_t next_row = next * {{g.kernel_height}} + (y - row * {{g.stride}});
-            vectors::prefetch(kernel + next_row * {{row_size}}, {{row_size}} * sizeof(*kernel));
-            {% endif %}
-            if (n == {{row_size}}) {  // not at a border: the length is known to the compiler
-                vectors::add_scaled(v, w, {{row_size}}, scale);
-            } else {
-                vectors::add_scaled(v, w, n, scale);
-            }
-        }
-        {% endif %}
     }
+    {% else %}
+    {% set far = 'true' if g.kernel_size > 200000 else 'false' %}
+    static const {{g.weight_type}}* const kernel = static_cast<const {{g.weight_type}}*>(run_input::get().weights) + {{g.offset}};
+    // spikes are sorted, so those of neighbouring pixels in a row of pre are neighbours in the list
+    int32_t* const first = vectors::scratch<int32_t, 0>({{g.height * g.width + 1}});  // of each pixel of pre
+    int32_t* const offset = vectors::scratch<int32_t, 1>({{g.pre_size}});  // of a spike's weights, less what depends on post
+    std::fill_n(first, {{g.height * g.width + 1}}, 0);
+    for (int32_t s = 0; s < n_spikes; s++) {
+        const int32_t i = {{spikes}}[s];
+        const int c = i % {{g.channels}};
+        const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
+        first[i / {{g.channels}} + 1]++;
+        offset[s] = (c * {{g.kernel_height * g.kernel_width}} + x) * {{g.post_channels}};
+    }
+    for (int pixel = 0; pixel < {{g.height * g.width}}; pixel++) first[pixel + 1] += first[pixel];
+
+    // what reaches each pixel of post, one after another: offsets of weights
+    int32_t* const rows = vectors::scratch<int32_t, 2>({{g.crossings}});
+    int32_t* const end_of = vectors::scratch<int32_t, 3>({{g.post_height * g.post_width}});
+    {% if g.graded %}
+    float* const graded = vectors::scratch<float, 4>({{g.crossings}});
+    {% endif %}
+    int32_t n = 0, target = 0;
+    for (int row = 0; row < {{g.post_height}}; row++) {
+        const int y_kernel = row * {{g.stride}} - {{g.padding}};
+        const int top = std::min(std::max(y_kernel, 0) * {{g.pool}}, {{g.height}});
+        const int bottom = std::max(std::min((y_kernel + {{g.kernel_height}}) * {{g.pool}}, {{g.height}}), top);
+        for (int column = 0; column < {{g.post_width}}; column++) {
+            const int x_kernel = column * {{g.stride}} - {{g.padding}};
+            const int left = std::min(std::max(x_kernel, 0) * {{g.pool}}, {{g.width}});
+            const int right = std::max(std::min((x_kernel + {{g.kernel_width}}) * {{g.pool}}, {{g.width}}), left);
+            for (int y = top; y < bottom; y++) {
+                const int32_t begin = first[y * {{g.width}} + left], end = first[y * {{g.width}} + right];
+                {% if g.graded %}
+                for (int32_t s = begin; s < end; s++) graded[n + s - begin] = {{get_array_name(variables['_pre_v'])}}[{{spikes}}[s]];
+                {% endif %}
+                const int ky = y / {{g.pool}} - y_kernel;
+                const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride}}) * {{g.post_channels}};
+                n += vectors::copy_shifted(rows + n, offset + begin, end - begin, shift);
+            }
+            end_of[target++] = n;
+        }
+    }
+    for (int32_t target = 0, begin = 0; target < {{g.post_height * g.post_width}}; begin = end_of[target++])
+        vectors::add_rows<{{g.post_channels}}, {{far}}>(
+            potentials + (size_t)target * {{g.post_channels}}, kernel, rows + begin, end_of[target] - begin, [&](const int{% if g.graded %} r{% endif %}) {
+                return {{scale}}{% if g.graded %} * graded[begin + r]{% endif %};
+            });
+    {% endif %}
 {% endblock %}

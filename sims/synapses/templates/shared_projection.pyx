@@ -1,4 +1,4 @@
-{# The same as shared_projection.cpp, for Cython. #}
+{# The same as shared_projection.cpp, for Cython: one spike after another. #}
 {% extends 'common_group.pyx' %}
 {% block maincode %}
     {% set spikes = get_array_name(variables['_pre_spikes']) %}
@@ -7,13 +7,10 @@
     if _n_spikes == 0:
         return
     {{get_array_name(variables['_post_received'])}}[0] = 1
-    cdef int _s, _i, _c, _x, _y, _row, _first_row, _last_row, _first, _last, _n, _k
+    cdef int _s, _i, _c, _x, _y, _row, _column, _first_row, _last_row, _first, _last, _k
     cdef float *_v
     cdef float *_w
     cdef float _graded = 1
-    {% if not g.identity %}
-    cdef int *_place = [{{g.column_place | join(', ')}}]
-    {% endif %}
     for _s in range(_n_spikes):
         _i = {{spikes}}[_s]
         _c = _i % {{g.channels}}
@@ -31,15 +28,13 @@
         _last_row = min(_y // {{g.stride}}, {{g.post_height - 1}})
         _first = 0 if _x < {{g.kernel_width}} else (_x - {{g.kernel_width}}) // {{g.stride}} + 1
         _last = min(_x // {{g.stride}}, {{g.post_width - 1}})
-        if _last < _first:
-            continue
-        _n = (_last - _first + 1) * {{g.post_channels}}
         for _row in range(_first_row, _last_row + 1):
-            _w = {{get_array_name(variables['kernel'])}} + ((_c * {{g.kernel_height}} + (_y - _row * {{g.stride}}))
-                 * {{g.kernel_width}} + _place[_x - _first * {{g.stride}}]) * <size_t>{{g.post_channels}}
-            _v = {{potentials}} + (_row * {{g.post_width}} + _first) * <size_t>{{g.post_channels}}
-            for _k in range(_n):
-                _v[_k] += <float>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
+            for _column in range(_first, _last + 1):
+                _w = {{get_array_name(variables['kernel'])}} + ((_c * {{g.kernel_height}} + (_y - _row * {{g.stride}}))
+                     * {{g.kernel_width}} + (_x - _column * {{g.stride}})) * <size_t>{{g.post_channels}}
+                _v = {{potentials}} + (_row * {{g.post_width}} + _column) * <size_t>{{g.post_channels}}
+                for _k in range({{g.post_channels}}):
+                    _v[_k] += <float>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
 
         {% endif %}
 {% endblock %}
