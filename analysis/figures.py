@@ -287,7 +287,7 @@ def convergence_by_network(errors: TABLES) -> Figure:
 def convergence_by_setting(errors: TABLES, name: str) -> Figure:
     """Error of one network against steps, for all thresholds and resets that were evaluated."""
     curves = {}
-    for rows in evaluations(errors[name], largest=True):
+    for rows in evaluations(errors[name], only_largest=True):
         first = rows.iloc[0]
         label = f"{thresholds_of(first['thresholds'])}, reset {first['reset']}, {first['images']:,} images"
         curves[label] = rows
@@ -307,7 +307,7 @@ def spike_counts(operations: TABLES) -> Figure:
         If no network was evaluated with reset to zero.
     """
     panels = {
-        name: pd.concat(evaluations(operations[name][operations[name]["reset"] == "zero"], largest=True))
+        name: pd.concat(evaluations(operations[name][operations[name]["reset"] == "zero"], only_largest=True))
         for name in main_networks(operations)
         if (operations[name]["reset"] == "zero").any()
     }

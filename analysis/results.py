@@ -1,7 +1,7 @@
 """The tables of results in the repository, and the paper's numbers to put beside them.
 
 ``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes; an
-*evaluation* is the rows of one choice of thresholds, reset and images.
+*evaluation* is the rows of one choice of thresholds, reset, images and seeds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "comparison",
     "describe",
     "evaluations",
+    "largest",
     "layers",
     "load",
     "main_networks",
@@ -116,13 +117,13 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     names = {path.name.removesuffix(f"-{kind}.csv"): path for path in sorted(folder.glob(f"*-{kind}.csv"))}
     if not names:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
-    return {name: pd.read_csv(path) for name, path in names.items()}
+    return {name: pd.read_csv(path, dtype={"seeds": str}) for name, path in names.items()}
 
 
 def choose(
     tables: Mapping[str, pd.DataFrame], name: str, thresholds: str, reset: str = "zero", percentile: float = 100
 ) -> pd.DataFrame:
-    """The rows of one network under one setting; of the evaluation of most images, if there are several.
+    """The rows of one network under one setting; of the :func:`largest` evaluation, if there are several.
 
     Parameters
     ----------
@@ -153,33 +154,44 @@ def choose(
         if rows["data"].nunique() > 1:
             raise UserError(f"the table of {name} has {wanted!r} on several data; keep the rows of one of them")
         if len(rows):
-            return rows
+            return largest(rows)
     raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")
 
 
-def evaluations(table: pd.DataFrame, largest: bool = False) -> list[pd.DataFrame]:
+def largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The evaluation of most images among those of one setting, and of most seeds among these."""
+    seeds = rows["seeds"].str.count(r"\S+")
+    best = rows.assign(number=seeds).sort_values(["images", "number"], ascending=False, kind="stable").iloc[0]
+    return rows[(rows["images"] == best["images"]) & (rows["seeds"] == best["seeds"])]
+
+
+def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.DataFrame]:
     """The rows of each evaluation in a table, the paper's thresholds before others.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Errors or operations of one network.
-    largest : bool
-        Only the one of most images for each thresholds and reset.
+    only_largest : bool
+        Only the :func:`largest` for each thresholds and reset.
     """
 
-    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int]:
+    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int, str]:
         first = rows.iloc[0]
         return (
             not first["thresholds"].startswith("spike-norm"),
             first["thresholds"],
             first["reset"] != "zero",
             -first["images"],
+            first["seeds"],
         )
 
-    if largest:
-        table = table[table["images"] == table.groupby(["thresholds", "reset"])["images"].transform("max")]
-    return sorted((rows for _, rows in table.groupby(["thresholds", "reset", "images", "data"])), key=order)
+    setting = ["thresholds", "reset"]
+    if only_largest:
+        found = [largest(rows) for _, rows in table.groupby(setting)]
+    else:
+        found = [rows for _, rows in table.groupby([*setting, "images", "data", "seeds"])]
+    return sorted(found, key=order)
 
 
 def main_networks(tables: Iterable[str], data: str | None = None) -> dict[str, str]:
@@ -231,7 +243,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "thresholds": thresholds_of(last["thresholds"]),
                     "reset": last["reset"],
                     "images": f"{last['images']:,}",
-                    "seeds": last["seeds"],
+                    "seeds": last["seeds"].replace(" ", ", "),
                     "steps": last["steps"],
                     "ANN": f"{last['ann_error']:.2f} %",
                     "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),
@@ -277,7 +289,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for name, table in operations.items():
-        for evaluation in evaluations(table, largest=True):
+        for evaluation in evaluations(table, only_largest=True):
             row = evaluation.iloc[0]
             method, percentile = row["thresholds"].split(" ")[:2]
             published = method.startswith("spike-norm") and (percentile, row["reset"]) == ("100", "zero")

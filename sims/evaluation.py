@@ -171,6 +171,10 @@ def setting(case: Case, table: pd.DataFrame, spec: NetSpec) -> dict[str, Any]:
     return row | {"thresholds": case.thresholds, "reset": case.reset}
 
 
+def name_seeds(seeds: pd.Series) -> str:
+    return " ".join(map(str, sorted(seeds)))
+
+
 def summary_table(
     cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Checkpoint, labels: np.ndarray, ann: np.ndarray
 ) -> pd.DataFrame:
@@ -186,7 +190,7 @@ def summary_table(
     Returns
     -------
     pandas.DataFrame
-        A row for each thresholds, reset and step: errors and increments in percent, images, seeds.
+        A row for each thresholds, reset and step: errors and increments in percent, images, seeds (``'0 1 2'``).
     """
     rows = []
     for case, table in cases:
@@ -201,7 +205,7 @@ def summary_table(
             rows.append(base | {"steps": step, "seed": case.seed} | errors)
     table = pd.DataFrame(rows)
     result = table.groupby([*SETTING, "steps"], sort=False).agg(
-        seeds=("seed", "count"),
+        seeds=("seed", name_seeds),
         ann_error=("ann_error", "first"),
         snn_error=("snn_error", "mean"),
         snn_error_sd=("snn_error", "std"),
@@ -217,17 +221,22 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Che
     rows = []
     for case, table in cases:
         driven = sum(spec.macs(p) for p in spec.projections if spec[p.pre].kind == "if")
-        row = setting(case, table, spec) | {"steps": case.steps}
+        row = setting(case, table, spec) | {"steps": case.steps, "seed": case.seed}
         row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
         row |= {"mac_per_image": driven, "ac_mac_ratio": table["ac"].mean() / driven}
         for population in (spec.input, *spec.spiking):
             row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
         rows.append(row)
-    return pd.DataFrame(rows).groupby([*SETTING, "steps"], sort=False).mean().reset_index().round(6)
+    groups = pd.DataFrame(rows).groupby([*SETTING, "steps"], sort=False)
+    result = groups.mean().drop(columns="seed")
+    result.insert(0, "seeds", groups["seed"].agg(name_seeds))
+    return result.reset_index().round(6)
 
 
 def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table behind the rows that a file of the same network has of other settings.
+    """A table behind the rows that a file of the same network has of other settings or seeds.
+
+    Rows of the same setting go if their seeds are all among those of the table.
 
     Raises
     ------
@@ -235,9 +244,15 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         If the file is no such table.
     """
     try:
-        earlier = pd.read_csv(path, dtype={"checkpoint": str})
+        earlier = pd.read_csv(path, dtype={"checkpoint": str, "seeds": str})
         kept = earlier[earlier["checkpoint"].isin(table["checkpoint"])]
-        kept = kept[~kept.set_index(SETTING).index.isin(table.set_index(SETTING).index)]
+        seeds = {setting: set(given.split()) for setting, given in table.set_index(SETTING)["seeds"].items()}
+        settings = kept[SETTING].itertuples(index=False, name=None)
+        superseded = [
+            set(given.split()) <= seeds.get(setting, set())
+            for setting, given in zip(settings, kept["seeds"], strict=True)
+        ]
+        kept = kept[~np.array(superseded, dtype=bool)]
     except FileNotFoundError:
         return table
     except (ValueError, KeyError) as error:

@@ -24,7 +24,7 @@ from netspec.data import samples
 from sims import evaluate
 from sims.classify import ann_predictions
 from sims.evaluate import until_interrupted
-from sims.evaluation import SETTING, Case, Shard, operations_table, run_shard, summary_table
+from sims.evaluation import SETTING, Case, Shard, operations_table, run_shard, summary_table, with_earlier
 from sims.reference import ReferenceSimulator
 from sims.runtime import RunInput
 from sims.thresholds import Thresholds, find_thresholds, load_thresholds
@@ -111,7 +111,7 @@ def test_errors_are_those_of_the_recordings(whole, tiny):
         assert row.ann_error == pytest.approx(100 * np.mean(ann != images.labels))
         assert row.increment == pytest.approx(row.snn_error - row.ann_error)
         assert row.agreement == pytest.approx(100 * np.mean([predicted == ann for predicted in predictions]))
-        assert (row.network, row.reset, row.images, row.seeds) == ("vgg16-tiny", "zero", 20, 2)
+        assert (row.network, row.reset, row.images, row.seeds) == ("vgg16-tiny", "zero", 20, "0 1")
         assert re.fullmatch("spike-norm 100 [0-9a-f]{8}", row.thresholds)
         assert row.checkpoint == checkpoint.digest[:8]
         assert row.data == f"CIFAR-10 test images 0 to 19 {images.digest[:8]}"
@@ -161,23 +161,25 @@ def by_hand() -> tuple[list[tuple[Case, pd.DataFrame]], np.ndarray, np.ndarray]:
 def test_mean_deviation_and_increment_by_hand():
     cases, labels, ann = by_hand()
     table = summary_table(cases, tiny_checkpoint(), labels, ann).set_index(["reset", "steps"])
-    expected = {  # images, seeds, ANN error, SNN error, its standard deviation, increment, agreement
-        ("zero", 10): (4, 3, 25.0, 75.0, 25.0, 50.0, 25.0),
-        ("zero", 15): (4, 3, 25.0, 25.0, 25.0, 0.0, 83.3333),
-        ("subtract", 10): (4, 1, 25.0, 0.0, np.nan, -25.0, 75.0),
-        ("subtract", 15): (4, 1, 25.0, 25.0, np.nan, 0.0, 100.0),
+    expected = {  # images, ANN error, SNN error, its standard deviation, increment, agreement
+        ("zero", 10): (4, 25.0, 75.0, 25.0, 50.0, 25.0),
+        ("zero", 15): (4, 25.0, 25.0, 25.0, 0.0, 83.3333),
+        ("subtract", 10): (4, 25.0, 0.0, np.nan, -25.0, 75.0),
+        ("subtract", 15): (4, 25.0, 25.0, np.nan, 0.0, 100.0),
     }
-    columns = ["images", "seeds", "ann_error", "snn_error", "snn_error_sd", "increment", "agreement"]
+    columns = ["images", "ann_error", "snn_error", "snn_error_sd", "increment", "agreement"]
     assert list(table.index) == list(expected)
     for key, values in expected.items():
         np.testing.assert_allclose(table.loc[key, columns].to_numpy(float), values)
     assert set(table["thresholds"]) == {"spike-norm 99.9 12345678"}
+    assert list(table["seeds"]) == ["5 6 7", "5 6 7", "5", "5"]
 
 
 def test_operations_by_hand():
     cases, _, _ = by_hand()
     table = operations_table(cases, tiny_checkpoint()).set_index("reset")
     spec = tiny_checkpoint().spec
+    assert list(table["seeds"]) == ["5 6 7", "5"]
     assert list(table["ac_per_image"]) == [1.5 * 6, 1.5 * 5]
     assert list(table["ac_input_per_image"]) == [2.5, 2.5]
     assert list(table["mac_per_image"]) == 2 * [sum(spec.macs(p) for p in spec.projections[1:])]
@@ -232,7 +234,7 @@ def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
     assert kinds == 2 * ["spike-norm 100"] + 2 * ["ann-norm 100"] + 2 * ["spike-norm 100"]
     assert last["thresholds"].nunique() == 3
     assert list(last["reset"]) == 3 * ["zero", "subtract"]
-    assert set(table["images"]) == {6} and set(table["seeds"]) == {1}
+    assert set(table["images"]) == {6} and set(table["seeds"]) == {0}
     operations = pd.read_csv(out / OPERATIONS)
     assert operations["ac_per_image"].nunique() == 6
     expected = recordings(tiny, range(1), "subtract")[0].predictions()[:6]
@@ -377,7 +379,19 @@ def test_more_seeds_add_to_what_is_there(run_evaluate, tmp_path, computed):
     run_evaluate(tmp_path / "out", "--images", 4, "--seed", 3)
     assert run_evaluate(tmp_path / "out", "--images", 4, "--seed", 2, "--seeds", 3).status == 0
     assert computed() == [(0, 2), (0, 3), (0, 4)]
-    assert set(pd.read_csv(tmp_path / "out" / ERRORS)["seeds"]) == {3}
+    for table in TABLES:
+        assert set(pd.read_csv(tmp_path / "out" / table)["seeds"]) == {"2 3 4"}
+
+
+def test_rows_make_way_only_for_those_of_the_same_seeds(tmp_path):
+    def rows(*given: tuple[str, str]) -> pd.DataFrame:
+        return pd.DataFrame([dict.fromkeys(SETTING, "x") | {"reset": reset, "seeds": seeds} for reset, seeds in given])
+
+    rows(("zero", "3"), ("subtract", "3"), ("zero", "4 5")).to_csv(tmp_path / "table.csv", index=False)
+    table = with_earlier(rows(("zero", "2 3 4")), tmp_path / "table.csv")
+    assert list(zip(table["reset"], table["seeds"], strict=True)) == [
+        ("subtract", "3"), ("zero", "4 5"), ("zero", "2 3 4"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -460,7 +474,7 @@ def test_whole_cases_have_their_rows_although_others_failed(run_evaluate, tmp_pa
     ended = run_evaluate(tmp_path, "--seeds", 3, "--images", 4)
     assert ended.status == 2
     assert ended.err.splitlines()[-1].endswith("1 of 3 shards failed; run the same command again to retry them")
-    assert set(pd.read_csv(tmp_path / ERRORS)["seeds"]) == {2}
+    assert set(pd.read_csv(tmp_path / ERRORS)["seeds"]) == {"0 2"}
 
 
 def test_shard_that_fails_twice_is_no_failure(whole, run_evaluate, tmp_path, monkeypatch):
@@ -642,7 +656,7 @@ def test_scheduler_and_worker_of_their_own_give_the_same_tables(whole, run_evalu
     try:
         for program in programs:
             processes.append(subprocess.Popen([sys.executable, "-m", *map(str, program)], **options))
-            wait_for(where.exists, processes[0])
+            wait_for(lambda: where.exists() and where.read_text().endswith("}"), processes[0])  # whole
         address = json.loads(where.read_text())["address"]
         assert address.startswith("tcp://127.0.0.1:")
         ended = run_evaluate(tmp_path / "out", "--scheduler", address, "--seeds", 2, "--shard", 8)
