@@ -111,13 +111,19 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     ------
     MissingTableError
         If there is none.
+    UserError
+        If one has no column of seeds: it is from an earlier version.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {KINDS}")
     names = {path.name.removesuffix(f"-{kind}.csv"): path for path in sorted(folder.glob(f"*-{kind}.csv"))}
     if not names:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
-    return {name: pd.read_csv(path, dtype={"seeds": str}) for name, path in names.items()}
+    tables = {name: pd.read_csv(path, dtype={"seed": str}) for name, path in names.items()}
+    for name, table in tables.items():
+        if "seed" not in table:
+            raise UserError(f"{names[name]} does not tell its seeds; make it again with sims/evaluate.py")
+    return tables
 
 
 def choose(
@@ -159,10 +165,10 @@ def choose(
 
 
 def largest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The evaluation of most images among those of one setting, and of most seeds among these."""
-    seeds = rows["seeds"].str.count(r"\S+")
-    best = rows.assign(number=seeds).sort_values(["images", "number"], ascending=False, kind="stable").iloc[0]
-    return rows[(rows["images"] == best["images"]) & (rows["seeds"] == best["seeds"])]
+    """The evaluation of most images among those of one setting on one data set, and of most seeds among these."""
+    ranked = rows.assign(n_seeds=rows["seed"].str.count(r"\S+"))
+    best = ranked.sort_values(["images", "n_seeds"], ascending=False, kind="stable").iloc[0]
+    return rows[(rows["images"] == best["images"]) & (rows["seed"] == best["seed"])]
 
 
 def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.DataFrame]:
@@ -173,24 +179,24 @@ def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.Data
     table : pandas.DataFrame
         Errors or operations of one network.
     only_largest : bool
-        Only the :func:`largest` for each thresholds and reset.
+        Only the :func:`largest` for each thresholds, reset and data.
     """
 
-    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int, str]:
+    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int, int]:
         first = rows.iloc[0]
         return (
             not first["thresholds"].startswith("spike-norm"),
             first["thresholds"],
             first["reset"] != "zero",
             -first["images"],
-            first["seeds"],
+            -len(first["seed"].split()),
         )
 
-    setting = ["thresholds", "reset"]
+    setting = ["thresholds", "reset", "data"]
     if only_largest:
         found = [largest(rows) for _, rows in table.groupby(setting)]
     else:
-        found = [rows for _, rows in table.groupby([*setting, "images", "data", "seeds"])]
+        found = [rows for _, rows in table.groupby([*setting, "images", "seed"])]
     return sorted(found, key=order)
 
 
@@ -243,7 +249,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "thresholds": thresholds_of(last["thresholds"]),
                     "reset": last["reset"],
                     "images": f"{last['images']:,}",
-                    "seeds": last["seeds"].replace(" ", ", "),
+                    "seeds": last["seed"].replace(" ", ", "),
                     "steps": last["steps"],
                     "ANN": f"{last['ann_error']:.2f} %",
                     "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),

@@ -103,12 +103,13 @@ def main() -> None:
         tables = [(case, read_shards(case, wanted[case], out)) for case in whole]
         summary = summary_table(tables, checkpoint, images.labels, ann)
         name = find_checkpoint(options.checkpoint).stem
-        written = {
+        made = {
             out / f"{name}-errors.csv": summary,
             out / f"{name}-operations.csv": operations_table(tables, checkpoint),
         }
+        written = {path: with_earlier(table, path) for path, table in made.items()}
         for path, table in written.items():
-            write_atomically(path, with_earlier(table, path).to_csv(index=False))
+            write_atomically(path, table.to_csv(index=False))
         print(summary.drop(columns=["checkpoint", "data"]).to_string(index=False))
         print(f"written: {' '.join(map(str, written))}")
     for shard, error in failed.items():

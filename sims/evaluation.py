@@ -190,7 +190,7 @@ def summary_table(
     Returns
     -------
     pandas.DataFrame
-        A row for each thresholds, reset and step: errors and increments in percent, images, seeds (``'0 1 2'``).
+        A row for each thresholds, reset and step: errors and increments in percent, images, seed (``'0 1 2'``).
     """
     rows = []
     for case, table in cases:
@@ -205,7 +205,7 @@ def summary_table(
             rows.append(base | {"steps": step, "seed": case.seed} | errors)
     table = pd.DataFrame(rows)
     result = table.groupby([*SETTING, "steps"], sort=False).agg(
-        seeds=("seed", name_seeds),
+        seed=("seed", name_seeds),
         ann_error=("ann_error", "first"),
         snn_error=("snn_error", "mean"),
         snn_error_sd=("snn_error", "std"),
@@ -228,8 +228,8 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], checkpoint: Che
             row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
         rows.append(row)
     groups = pd.DataFrame(rows).groupby([*SETTING, "steps"], sort=False)
-    result = groups.mean().drop(columns="seed")
-    result.insert(0, "seeds", groups["seed"].agg(name_seeds))
+    result = groups.mean()
+    result["seed"] = groups["seed"].agg(name_seeds)
     return result.reset_index().round(6)
 
 
@@ -244,15 +244,11 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         If the file is no such table.
     """
     try:
-        earlier = pd.read_csv(path, dtype={"checkpoint": str, "seeds": str})
+        earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str})
         kept = earlier[earlier["checkpoint"].isin(table["checkpoint"])]
-        seeds = {setting: set(given.split()) for setting, given in table.set_index(SETTING)["seeds"].items()}
-        settings = kept[SETTING].itertuples(index=False, name=None)
-        superseded = [
-            set(given.split()) <= seeds.get(setting, set())
-            for setting, given in zip(settings, kept["seeds"], strict=True)
-        ]
-        kept = kept[~np.array(superseded, dtype=bool)]
+        new = {name: set(seeds.split()) for name, seeds in table.set_index(SETTING)["seed"].items()}
+        old = kept.set_index(SETTING)["seed"].astype(str).items()
+        kept = kept[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]
     except FileNotFoundError:
         return table
     except (ValueError, KeyError) as error:

@@ -31,16 +31,14 @@ v_th : 1 (shared, constant)    # firing threshold
 spike_count : integer          # in this presentation
 """
 SHARED_EQUATIONS = """
-received : integer (shared)    # whether input has come since the last quiet step
 measured : integer (shared)    # whether the synaptic input is measured instead of integrated
 peak : 1                       # largest synaptic input of one step while measured
 """
 RELAY_EQUATIONS = """
 v : 1                          # the synaptic input of this step
-received : integer (shared)
 """
 FLOATS = dict.fromkeys(("v", "v_th", "peak", "w"), np.float32)
-COUNTS = dict.fromkeys(("spike_count", "received", "measured"), np.int32)
+COUNTS = dict.fromkeys(("spike_count", "measured"), np.int32)
 
 
 class SpikingNetwork:
@@ -121,7 +119,7 @@ class SpikingNetwork:
             reset = RESETS[self.reset] + "\nspike_count += 1"
             group = NeuronGroup(population.size, equations, threshold="v >= v_th", reset=reset, **options)
         if population.kind == "if" and self.synapses == "shared":
-            IFThresholder(group, self.reset, when=f"fire_{population.name}")
+            IFThresholder(group, population.size // population.shape[-1], self.reset, when=f"fire_{population.name}")
             return group
         group.set_event_schedule("spike", when=f"fire_{population.name}")
         # a relay is cleared only when its value has crossed all its projections

@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 OWN_HEADERS = ("run_input.h", "vectors.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
-IN_ORDER = "-fno-associative-math"  # Brian2's -ffast-math would add synaptic input in another order than the reference
+IN_ORDER = "-fno-associative-math"  # Brian2's -ffast-math would let the compiler add up spikes in any order
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 BEGIN = "const auto run_began = std::chrono::steady_clock::now();"
 END = """
@@ -96,7 +96,7 @@ class StandaloneSimulator:
             if not (self.folder / "main").is_file():
                 self._compile(weights, synapses, reset, half, quiet, profile)
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
-        self.weights = cache / "weights" / f"{digest(spec, weights, [sources()])[:32]}.bin"
+        self.weights = cache / "weights" / f"{digest(spec, weights, [sources('geometry.py', 'packing.py')])[:32]}.bin"
         if synapses == "shared" and not self.weights.is_file():
             self.weights.parent.mkdir(exist_ok=True)
             write_atomically(self.weights, packed_weights(spec, weights).tobytes())
@@ -346,9 +346,11 @@ def processor() -> str:
     return next((line for line in lines if line.startswith("model name")), "")
 
 
-def sources() -> str:
-    """Digest of the code that generates and makes up binaries."""
-    files = [HERE / "network.py", HERE / "standalone.py", *sorted((HERE / "synapses").rglob("*.*"))]
+def sources(*names: str) -> str:
+    """Digest of files in ``synapses/``; without names, of all code that generates and makes up binaries."""
+    files = [HERE / "synapses" / name for name in names]
+    if not files:
+        files = [HERE / "network.py", HERE / "standalone.py", *sorted((HERE / "synapses").rglob("*.*"))]
     sha = hashlib.sha256()
     for file in files:
         if file.suffix in (".py", ".cpp", ".h"):

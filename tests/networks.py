@@ -44,7 +44,7 @@ def garden() -> NetSpec:
             Projection("r", "s", kind="identity"),
             Projection("b", "s"),
             Projection("a", "output", kind="dense", pool=4),
-            Projection("c", "output", kind="dense"),
+            Projection("c", "output", kernel=3),  # and dense ones onto the same two pixels
             Projection("d", "output", kind="dense"),
             Projection("s", "output", kind="dense", pool=2),
         ),

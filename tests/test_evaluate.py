@@ -111,7 +111,7 @@ def test_errors_are_those_of_the_recordings(whole, tiny):
         assert row.ann_error == pytest.approx(100 * np.mean(ann != images.labels))
         assert row.increment == pytest.approx(row.snn_error - row.ann_error)
         assert row.agreement == pytest.approx(100 * np.mean([predicted == ann for predicted in predictions]))
-        assert (row.network, row.reset, row.images, row.seeds) == ("vgg16-tiny", "zero", 20, "0 1")
+        assert (row.network, row.reset, row.images, row.seed) == ("vgg16-tiny", "zero", 20, "0 1")
         assert re.fullmatch("spike-norm 100 [0-9a-f]{8}", row.thresholds)
         assert row.checkpoint == checkpoint.digest[:8]
         assert row.data == f"CIFAR-10 test images 0 to 19 {images.digest[:8]}"
@@ -172,14 +172,14 @@ def test_mean_deviation_and_increment_by_hand():
     for key, values in expected.items():
         np.testing.assert_allclose(table.loc[key, columns].to_numpy(float), values)
     assert set(table["thresholds"]) == {"spike-norm 99.9 12345678"}
-    assert list(table["seeds"]) == ["5 6 7", "5 6 7", "5", "5"]
+    assert list(table["seed"]) == ["5 6 7", "5 6 7", "5", "5"]
 
 
 def test_operations_by_hand():
     cases, _, _ = by_hand()
     table = operations_table(cases, tiny_checkpoint()).set_index("reset")
     spec = tiny_checkpoint().spec
-    assert list(table["seeds"]) == ["5 6 7", "5"]
+    assert list(table["seed"]) == ["5 6 7", "5"]
     assert list(table["ac_per_image"]) == [1.5 * 6, 1.5 * 5]
     assert list(table["ac_input_per_image"]) == [2.5, 2.5]
     assert list(table["mac_per_image"]) == 2 * [sum(spec.macs(p) for p in spec.projections[1:])]
@@ -234,7 +234,7 @@ def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
     assert kinds == 2 * ["spike-norm 100"] + 2 * ["ann-norm 100"] + 2 * ["spike-norm 100"]
     assert last["thresholds"].nunique() == 3
     assert list(last["reset"]) == 3 * ["zero", "subtract"]
-    assert set(table["images"]) == {6} and set(table["seeds"]) == {0}
+    assert set(table["images"]) == {6} and set(table["seed"]) == {0}
     operations = pd.read_csv(out / OPERATIONS)
     assert operations["ac_per_image"].nunique() == 6
     expected = recordings(tiny, range(1), "subtract")[0].predictions()[:6]
@@ -366,7 +366,7 @@ def test_other_evaluations_of_the_network_stay_in_the_tables(run_evaluate, tiny,
     assert tables(out) == first
 
 
-@pytest.mark.parametrize("content", ["", "no,table\n1,2\n", "checkpoint,data\n1,2\n"])
+@pytest.mark.parametrize("content", ["", "no,table\n1,2\n", "checkpoint,data\n1,2\n", f"{','.join(SETTING)},seeds\n"])
 def test_what_is_no_table_is_not_overwritten(content, run_evaluate, tmp_path):
     (tmp_path / ERRORS).write_text(content)
     ended = run_evaluate(tmp_path, "--images", 1)
@@ -380,16 +380,16 @@ def test_more_seeds_add_to_what_is_there(run_evaluate, tmp_path, computed):
     assert run_evaluate(tmp_path / "out", "--images", 4, "--seed", 2, "--seeds", 3).status == 0
     assert computed() == [(0, 2), (0, 3), (0, 4)]
     for table in TABLES:
-        assert set(pd.read_csv(tmp_path / "out" / table)["seeds"]) == {"2 3 4"}
+        assert set(pd.read_csv(tmp_path / "out" / table)["seed"]) == {"2 3 4"}
 
 
 def test_rows_make_way_only_for_those_of_the_same_seeds(tmp_path):
     def rows(*given: tuple[str, str]) -> pd.DataFrame:
-        return pd.DataFrame([dict.fromkeys(SETTING, "x") | {"reset": reset, "seeds": seeds} for reset, seeds in given])
+        return pd.DataFrame([dict.fromkeys(SETTING, "x") | {"reset": reset, "seed": seeds} for reset, seeds in given])
 
     rows(("zero", "3"), ("subtract", "3"), ("zero", "4 5")).to_csv(tmp_path / "table.csv", index=False)
     table = with_earlier(rows(("zero", "2 3 4")), tmp_path / "table.csv")
-    assert list(zip(table["reset"], table["seeds"], strict=True)) == [
+    assert list(zip(table["reset"], table["seed"], strict=True)) == [
         ("subtract", "3"), ("zero", "4 5"), ("zero", "2 3 4"),
     ]  # fmt: skip
 
@@ -474,7 +474,7 @@ def test_whole_cases_have_their_rows_although_others_failed(run_evaluate, tmp_pa
     ended = run_evaluate(tmp_path, "--seeds", 3, "--images", 4)
     assert ended.status == 2
     assert ended.err.splitlines()[-1].endswith("1 of 3 shards failed; run the same command again to retry them")
-    assert set(pd.read_csv(tmp_path / ERRORS)["seeds"]) == {"0 2"}
+    assert set(pd.read_csv(tmp_path / ERRORS)["seed"]) == {"0 2"}
 
 
 def test_shard_that_fails_twice_is_no_failure(whole, run_evaluate, tmp_path, monkeypatch):

@@ -48,16 +48,16 @@ def write_tables(folder: Path, names=tuple(SETTINGS), seeds: str = "0") -> Path:
                 "images": 1000,
                 "thresholds": thresholds,
                 "reset": reset,
+                "seed": seeds,
             }
             for steps in REPORTED_STEPS:
                 error = 10 + 80 / (1 + (steps / (100 * (1 + k + place))) ** 3)
                 rows.append(
                     base
-                    | {"steps": steps, "seeds": seeds, "ann_error": 9.0, "snn_error": error}
+                    | {"steps": steps, "ann_error": 9.0, "snn_error": error}
                     | {"snn_error_sd": 0.5 if " " in seeds else np.nan, "increment": error - 9, "agreement": 95.0}
                 )
             counts = {f"spikes_per_neuron_{layer}": 10.0 / (1 + i + k) for i, layer in enumerate(LAYERS[name[:3]])}
-            base |= {"steps": 2500, "seeds": seeds}
             totals = {"ac_per_image": 3e6, "ac_input_per_image": 2e6, "mac_per_image": 1e6, "ac_mac_ratio": 3.0}
             operations.append(
                 base | {"steps": 2500, "seeds": seeds} | totals | {"spikes_per_neuron_input": 900.0} | counts
@@ -134,8 +134,27 @@ def test_evaluations_on_other_data_are_not_mixed(tables):
     errors["vgg16-cifar10"] = both = pd.concat([one, one.assign(data="mine 1b")])
     with pytest.raises(UserError, match="has 'spike-norm 100' on several data"):
         results.choose(errors, "vgg16-cifar10", "spike-norm")
-    assert all(rows["data"].nunique() == 1 for rows in results.evaluations(both))
-    assert len(results.evaluations(both)) == 2 * len(results.evaluations(one))
+    for only_largest in (False, True):
+        assert len(results.evaluations(both, only_largest)) == 2 * len(results.evaluations(one))
+        assert all(rows["data"].nunique() == 1 for rows in results.evaluations(both, only_largest))
+
+
+def test_most_seeds_are_taken_of_those_on_most_images(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    others = [one.assign(seed="0 1"), one.assign(images=10, seed="0 1 2")]
+    errors["vgg16-cifar10"] = both = pd.concat([one, *others])
+    chosen = results.choose(errors, "vgg16-cifar10", "spike-norm")
+    assert (set(chosen["images"]), set(chosen["seed"]), len(chosen)) == ({1000}, {"0 1"}, len(REPORTED_STEPS))
+    assert [set(rows["seed"]) for rows in results.evaluations(both, only_largest=True)] == 3 * [{"0 1"}]
+    assert list(results.comparison({"vgg16-cifar10": both})["seeds"]) == 3 * ["0, 1", "0", "0, 1, 2"]
+
+
+def test_tables_of_an_earlier_version_are_refused(tables):
+    path = tables / "vgg16-cifar10-errors.csv"
+    path.write_text(path.read_text().replace(",seed,", ",seeds,"))
+    with pytest.raises(UserError, match=r"vgg16-cifar10-errors\.csv does not tell its seeds"):
+        results.load("errors", tables)
 
 
 @pytest.mark.parametrize(

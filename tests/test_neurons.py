@@ -1,4 +1,4 @@
-"""Integrate-and-fire neurons beyond the plain case: measured input, groups that may be left alone, thresholds."""
+"""Integrate-and-fire neurons beyond the plain case: measured input, pixels that may be left alone, thresholds."""
 
 from itertools import pairwise
 
@@ -79,7 +79,7 @@ def test_peak_is_not_below_zero():
         assert simulator.run(run_input).peaks["output"].tolist() == [0]
 
 
-# Groups that have received nothing are not visited
+# Pixels that no input has brought to threshold are not visited
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

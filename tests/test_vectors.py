@@ -12,7 +12,7 @@ import sims
 from sims.standalone import IN_ORDER
 
 HEADERS = Path(sims.__file__).parent / "synapses"
-SIZE, ROWS = 600, 5
+SIZE, ROWS, THRESHOLD = 600, 5, 7.0
 CHANNELS = (1, 7, 8, 10, 16, 50, 64, 70, 128, 256, 300, 512, 530)
 PROGRAM = f"""
 #include <cstdio>
@@ -28,11 +28,13 @@ int32_t rows[32] = {{3 * {SIZE}, 0, 0, {SIZE}, 4 * {SIZE}, 2 * {SIZE}, 7}};
 template <int C> void add() {{
     for (int n = 0; n <= 7; n++) {{
         std::memcpy(v, base, sizeof(v));
-        vectors::add_rows<C, false>(v, weights, rows, n, [](int) {{ return -0.25f; }});
+        int8_t any = vectors::add_rows<C, false>(v, weights, rows, n, {THRESHOLD}, [](int) {{ return -0.25f; }});
         write(v, {SIZE});
+        write(&any, 1);
         std::memcpy(v, base, sizeof(v));
-        vectors::add_rows<C, true>(v, halves, rows, n, [](int r) {{ return r + 1.0f; }});
+        any = vectors::add_rows<C, true>(v, halves, rows, n, {THRESHOLD}, [](int r) {{ return r + 1.0f; }});
         write(v, {SIZE});
+        write(&any, 1);
     }}
 }}
 
@@ -45,12 +47,20 @@ int main() {{
     read(weights, {ROWS * SIZE});
     read(halves, {ROWS * SIZE});
     {" ".join(f"add<{c}>();" for c in CHANNELS)}
-    for (int n = 0; n <= {SIZE}; n++) {{
-        int32_t found[{SIZE} + 1] = {{}};
-        found[n] = -1;
-        const int32_t count = vectors::find_reached(base, n, 0.5f, found);
-        write(&count, 1);
-        write(found, n + 1);
+    for (int begin = 0; begin < 10; begin += 9)
+        for (int end = begin; end <= {SIZE}; end++) {{
+            int32_t found[{SIZE} + 1] = {{}};
+            found[end - begin] = -1;
+            const int32_t count = vectors::find_reached(base, begin, end, 0.5f, found);
+            write(&count, 1);
+            write(found, end - begin + 1);
+        }}
+    int8_t marks[70] = {{}};
+    marks[1] = marks[4] = marks[63] = marks[64] = 1;
+    const int numbers[] = {{0, 4, 63, 64, 70}};
+    for (const int n : numbers) {{
+        const uint64_t mask = vectors::marked(marks, n);
+        write(&mask, 1);
     }}
     for (int n = 0; n < 24; n++) {{
         int32_t* const to = vectors::scratch<int32_t, 0>(32);
@@ -87,21 +97,28 @@ def test_vectors_compute_what_numpy_does(tmp_path, flags):
     finite = np.isfinite(every_half)
     np.testing.assert_array_equal(take(np.float32, 2**16)[finite], every_half[finite].astype(np.float32))
 
+    outcomes = set()
     starts = [3 * SIZE, 0, 0, SIZE, 4 * SIZE, 2 * SIZE, 7]
     for channels, n in itertools.product(CHANNELS, range(8)):
         sums, half_sums = base.copy(), base.copy()
         for r, start in enumerate(starts[:n]):  # the order matters to the last bit
             sums[:channels] -= weights.ravel()[start : start + channels] / 4
             half_sums[:channels] += halves.ravel()[start : start + channels].astype(np.float32) * (r + 1)
-        np.testing.assert_array_equal(take(np.float32, SIZE), sums)
-        np.testing.assert_array_equal(take(np.float32, SIZE), half_sums)
+        for expected in (sums, half_sums):
+            np.testing.assert_array_equal(take(np.float32, SIZE), expected)
+            fires = n > 0 and (expected[:channels] >= THRESHOLD).any()
+            assert take(np.int8, 1)[0] == fires
+            outcomes.add(fires)
+    assert outcomes == {False, True}
 
-    for n in range(SIZE + 1):
-        expected = np.flatnonzero(base[:n] >= 0.5)
+    for begin, end in [(0, n) for n in range(SIZE + 1)] + [(9, n) for n in range(9, SIZE + 1)]:
+        expected = begin + np.flatnonzero(base[begin:end] >= 0.5)
         assert take(np.int32, 1)[0] == len(expected)
-        found = take(np.int32, n + 1)
+        found = take(np.int32, end - begin + 1)
         np.testing.assert_array_equal(found[: len(expected)], expected)
-        assert found[n] == -1  # no more than n are written
+        assert found[end - begin] == -1  # no more than there is room for
+    some, whole = 1 << 1 | 1 << 4, 1 << 1 | 1 << 4 | 1 << 63
+    assert take(np.uint64, 5).tolist() == [0, 1 << 1, some, whole, whole]
     for n in range(24):
         np.testing.assert_array_equal(take(np.int32, n), (starts + [0] * 25)[:n] - np.int32(4))
     assert position == len(output)

@@ -91,7 +91,7 @@ def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | 
 
 
 def pack_kernel(geometry: Geometry, weights: np.ndarray) -> np.ndarray:
-    """Bring weights ``[c_post][c_pre][ky][kx]`` into the order in which a spike walks over them; flat."""
+    """Bring weights ``[c_post][c_pre][ky][kx]`` into the order ``[c_pre][ky][kx][c_post]``; flat."""
     return np.ascontiguousarray(weights.transpose(1, 2, 3, 0)).ravel()
 
 

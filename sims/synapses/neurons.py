@@ -13,21 +13,34 @@ __all__ = ["IFThresholder", "PoissonThresholder"]
 class IFThresholder(TemplateRunner):
     """Threshold, reset and spike count of integrate-and-fire neurons in one pass.
 
-    Takes the place of the group's stock thresholder and resetter and gives the same spikes. In C++ standalone a
-    group that has received nothing since its last quiet step is not visited. A group whose ``measured`` is set
-    does not fire: its ``v`` holds the synaptic input of one step, the largest of which is kept for each neuron
-    in ``peak`` (Algorithm 1 of the paper, line 9).
+    Takes the place of the group's stock thresholder and resetter and gives the same spikes. In C++ standalone only
+    pixels are visited that a projection has found to reach threshold, and marked in the variable ``reached``. A
+    group whose ``measured`` is set does not fire: its ``v`` holds the synaptic input of one step, the largest of
+    which is kept for each neuron in ``peak`` (Algorithm 1 of the paper, line 9).
+
+    Parameters
+    ----------
+    group : NeuronGroup
+    pixels : int
+        Places of the population, each with as many neurons as there are channels.
+    reset : {'zero', 'subtract'}
+    when : str
+        Scheduling slot.
     """
 
-    def __init__(self, group: NeuronGroup, reset: str, when: str) -> None:
+    def __init__(self, group: NeuronGroup, pixels: int, reset: str, when: str) -> None:
+        variables = ["_spikespace", "v", "v_th", "spike_count", "peak", "measured"]
+        if is_standalone():
+            group.variables.add_array("reached", size=pixels, dtype=np.int8)
+            variables.append("reached")
         TemplateRunner.__init__(
             self,
             group,
             "if_threshold",
             when,
             f"{group.name}_if_thresholder",
-            variables=("_spikespace", "v", "v_th", "spike_count", "peak", "received", "measured"),
-            settings={"n": len(group), "subtract": reset == "subtract"},
+            variables=variables,
+            settings={"n": len(group), "pixels": pixels, "subtract": reset == "subtract"},
         )
         for stock in (group.thresholder["spike"], group.resetter.pop("spike")):
             group.contained_objects.remove(stock)

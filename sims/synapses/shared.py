@@ -16,14 +16,15 @@ __all__ = ["SharedProjection"]
 class SharedProjection(TemplateRunner):
     """Every spike of ``pre`` adds its rows of the kernel to the membrane potentials ``v`` of ``post``.
 
-    One step costs as many additions as the spikes have connections; memory is that of the kernel alone. In
-    C++ standalone the kernel lies in a file that the binary maps (see ``run_input.h``); at run time it is the
-    variable ``kernel``.
+    One step costs as many additions as the spikes have connections, and in C++ standalone a look at every pixel of
+    ``post``; memory is that of the kernel, and of a list of the spikes that reach each pixel, shared by all
+    projections. In C++ standalone the kernel lies in a file that the binary maps (see ``run_input.h``), and spikes
+    are taken to be in ascending order of their neurons; at run time it is the variable ``kernel``.
 
     Parameters
     ----------
     pre, post : Group
-        ``pre`` has spikes; ``post`` has ``v`` and, as a sign that input has come, ``received``.
+        ``pre`` has spikes; ``post`` has ``v``, and ``reached`` if it has an ``IFThresholder`` in C++ standalone.
     geometry : Geometry
     kernel : numpy.ndarray
         Weights, packed by ``pack_kernel``; float32. Not used in C++ standalone.
@@ -52,11 +53,13 @@ class SharedProjection(TemplateRunner):
         when: str = "synapses",
         name: str = "sharedprojection*",
     ) -> None:
-        references = {
-            "_pre_spikes": (pre, "_spikespace"),
-            "_post_v": (post, "v"),
-            "_post_received": (post, "received"),
-        }
+        references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, "v")}
+        marks = 0  # of each pixel of post; a dense projection takes all of post for one
+        if "reached" in post.variables:
+            references |= {"_post_v_th": (post, "v_th"), "_post_reached": (post, "reached")}
+            marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
+            assert marks and not rest
+        assert geometry.kernel_size < 2**31  # places in it are int32
         if graded:
             references["_pre_v"] = (pre, "v")
         settings = asdict(geometry) | {
@@ -65,6 +68,7 @@ class SharedProjection(TemplateRunner):
             "scale": geometry.scale,
             "weight_type": "vectors::half" if half else "float",
             "graded": graded,
+            "marks": marks,
             "offset": offset,
             "kernel_size": geometry.kernel_size,
             "crossings": geometry.crossings,

@@ -1,4 +1,4 @@
-{# The same as if_threshold.cpp, for Cython; every group is visited, since users may change v by objects of their own. #}
+{# The same as if_threshold.cpp, for Cython; every neuron is visited, since users may change v by objects of their own. #}
 {% extends 'common_group.pyx' %}
 {% block maincode %}
     {% set spikes = get_array_name(variables['_spikespace']) %}

@@ -17,10 +17,10 @@
         fires[i] = (float)(int64_t)(z >> 40) * 5.9604644775390625e-08f < (float)(rate[i] * dt_);
     }
     int32_t n_spikes = 0;
-    for (int i = 0; i < {{n}}; i++)
-        if (fires[i]) {
-            {{spikes}}[n_spikes++] = i;
-            count[i]++;
-        }
+    for (int i = 0; i < {{n}}; i++) {  // without a jump, which nobody could foretell
+        {{spikes}}[n_spikes] = i;
+        n_spikes += fires[i];
+    }
+    for (int i = 0; i < {{n}}; i++) count[i] += fires[i];
     {{spikes}}[{{n}}] = n_spikes;
 {% endblock %}

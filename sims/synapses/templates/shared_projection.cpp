@@ -5,8 +5,13 @@
 {% set scale = '%.9ef' % (g.sign * g.scale) %}
     const int32_t n_spikes = {{spikes}}[{{g.pre_size}}];
     if (n_spikes == 0) return;
-    {{get_array_name(variables['_post_received'])}}[0] = 1;
     float* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
+    {% if g.marks %}
+    const float threshold = {{get_array_name(variables['_post_v_th'])}}[0];
+    int8_t* const reached = {{get_array_name(variables['_post_reached'])}};
+    {% else %}
+    const float threshold = INFINITY;  // a relay has none
+    {% endif %}
     {% if g.identity %}
     for (int32_t s = 0; s < n_spikes; s++) {
         const int32_t i = {{spikes}}[s];
@@ -15,10 +20,14 @@
         const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.padding}};
         if (x % {{g.stride}} || y % {{g.stride}}) continue;
         const float weight = {{scale}}{% if g.graded %} * {{get_array_name(variables['_pre_v'])}}[i]{% endif %};
-        potentials[(y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}}) * {{g.post_channels}} + c] += weight;
+        const int pixel = y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}};
+        const bool reaches = (potentials[pixel * {{g.post_channels}} + c] += weight) >= threshold;
+        {% if g.marks %}
+        for (int k = 0; k < {{g.marks}}; k++) reached[pixel * {{g.marks}} + k] |= reaches;
+        {% endif %}
     }
     {% else %}
-    {% set far = 'true' if g.kernel_size > 200000 else 'false' %}
+    {% set far = 'true' if g.kernel_size > 200000 else 'false' %}{# such kernels do not stay in the second-level cache #}
     static const {{g.weight_type}}* const kernel = static_cast<const {{g.weight_type}}*>(run_input::get().weights) + {{g.offset}};
     // spikes are sorted, so those of neighbouring pixels in a row of pre are neighbours in the list
     int32_t* const first = vectors::scratch<int32_t, 0>({{g.height * g.width + 1}});  // of each pixel of pre
@@ -55,15 +64,20 @@
                 {% endif %}
                 const int ky = y / {{g.pool}} - y_kernel;
                 const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride}}) * {{g.post_channels}};
-                n += vectors::copy_shifted(rows + n, offset + begin, end - begin, shift);
+                vectors::copy_shifted(rows + n, offset + begin, end - begin, shift);
+                n += end - begin;
             }
             end_of[target++] = n;
         }
     }
-    for (int32_t target = 0, begin = 0; target < {{g.post_height * g.post_width}}; begin = end_of[target++])
-        vectors::add_rows<{{g.post_channels}}, {{far}}>(
-            potentials + (size_t)target * {{g.post_channels}}, kernel, rows + begin, end_of[target] - begin, [&](const int{% if g.graded %} r{% endif %}) {
+    for (int32_t pixel = 0, begin = 0; pixel < {{g.post_height * g.post_width}}; begin = end_of[pixel++]) {
+        const bool reaches = vectors::add_rows<{{g.post_channels}}, {{far}}>(
+            potentials + (size_t)pixel * {{g.post_channels}}, kernel, rows + begin, end_of[pixel] - begin, threshold, [&](const int{% if g.graded %} r{% endif %}) {
                 return {{scale}}{% if g.graded %} * graded[begin + r]{% endif %};
             });
+        {% if g.marks %}
+        for (int k = 0; k < {{g.marks}}; k++) reached[pixel * {{g.marks}} + k] |= reaches;
+        {% endif %}
+    }
     {% endif %}
 {% endblock %}

@@ -6,7 +6,6 @@
     cdef int _n_spikes = {{spikes}}[{{g.pre_size}}]
     if _n_spikes == 0:
         return
-    {{get_array_name(variables['_post_received'])}}[0] = 1
     cdef int _s, _i, _c, _x, _y, _row, _column, _first_row, _last_row, _first, _last, _k
     cdef float *_v
     cdef float *_w
