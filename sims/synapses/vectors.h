@@ -150,13 +150,13 @@ inline bool add_rows(float* const v, const Weight* const kernel, const int32_t* 
     return any;
 }
 
-// Room for n numbers, and AHEAD behind them that may be read and written. Those who ask for the same ID use it one
-// after another, so that it stays in the caches.
+// Room for n numbers, and AHEAD behind them that may be read and written; it holds memory only where it was used. Those
+// who ask for the same ID use it one after another, so that it stays in the caches.
 template <class T, int ID>
 inline T* scratch(const size_t n) {
     static std::unique_ptr<T[]> room;
     static size_t size = 0;
-    if (size < n) room.reset(new T[(size = n) + AHEAD]());
+    if (size < n) room.reset(new T[(size = n) + AHEAD]);
     return room.get();
 }
 
