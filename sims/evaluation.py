@@ -172,6 +172,7 @@ def setting(case: Case, table: pd.DataFrame, spec: NetSpec) -> dict[str, Any]:
 
 
 def name_seeds(seeds: pd.Series) -> str:
+    """``'0 1 2'``."""
     return " ".join(map(str, sorted(seeds)))
 
 
