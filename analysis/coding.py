@@ -1,16 +1,16 @@
 """The coding of images in spikes (section 4.1 and figure 1 of the paper): accumulation and its sampling error."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from sims.stimulus import input_spikes, presentation_keys
-
-__all__ = ["accumulated_spikes", "expected_error", "sample_photograph", "sampling_error"]
+from sims.report.style import COLOURS, MUTED, as_rgb
+from sims.simulation.stimulus import input_spikes, presentation_keys
 
 
 def sample_photograph(size: int = 32) -> np.ndarray:
@@ -71,3 +71,63 @@ def expected_error(x: np.ndarray, steps: ArrayLike) -> np.ndarray:
     """What :func:`sampling_error` is on average: the root of the mean of p (1 - p) / T with p = abs(x)."""
     p = np.abs(x).astype(np.float64)
     return np.sqrt(np.mean(p * (1 - p)) / np.atleast_1d(steps))
+
+
+def input_coding(
+    figure: Figure | SubFigure,
+    image: np.ndarray,
+    x: np.ndarray,
+    one_step: np.ndarray,
+    accumulated: np.ndarray,
+    steps: int,
+) -> Figure | SubFigure:
+    """An image, what the ANN sees of it, one step of its spikes, and their sum (figure 1 of the paper).
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8, or float in [0, 1], (height, width, 3 or 1).
+    x : numpy.ndarray
+        The network's input in [-1, 1], of the same shape. Zero is drawn grey.
+    one_step : numpy.ndarray
+        Signed spikes of one step, -1, 0 or 1.
+    accumulated : numpy.ndarray
+        Their sum over ``steps`` steps.
+    steps : int
+    """
+    pictures = {
+        "image": as_rgb(image),
+        "ANN input": _signed(x),
+        "spikes, 1 step": _signed(one_step),
+        f"spikes, {steps:,} steps": _signed(accumulated / steps),
+    }
+    for ax, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+        ax.imshow(picture, interpolation="nearest")
+        ax.set_title(title)
+        ax.axis("off")
+    return figure
+
+
+def plot_sampling_error(ax: Axes, steps: ArrayLike, measured: ArrayLike, expected: ArrayLike) -> Axes:
+    """Distance of the accumulated input spikes from the input, against the number of steps.
+
+    Parameters
+    ----------
+    steps : array_like of int
+        (n,).
+    measured, expected : array_like
+        Root mean square over the pixels, (n,), as from :func:`sampling_error` and
+        :func:`expected_error`.
+    """
+    ax.loglog(steps, expected, color=MUTED, linewidth=0.8, label="$\\sqrt{p(1-p)/T}$")
+    ax.loglog(steps, measured, color=COLOURS["blue"], linestyle="", marker="o", label="measured")
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xlabel("steps $T$")
+    ax.set_ylabel("RMS error")
+    ax.legend()
+    return ax
+
+
+def _signed(values: np.ndarray) -> np.ndarray:
+    """Values in [-1, 1] as colours, zero in the middle."""
+    return as_rgb(np.clip((values.astype(np.float64) + 1) / 2, 0, 1))

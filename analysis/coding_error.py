@@ -4,28 +4,23 @@ Poisson input shows each pixel with a sampling error (section 4.1). A network of
 ANN that sees as many spikes, so this is the part of the conversion's loss that no choice of thresholds can repair.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, write_atomically
+from netspec.ann import ann_predictions
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.data import ImageSet, load_images
-from netspec.errors import UserError, run_command, writable_file
-from sims.classify import add_network_options, add_test_options, ann_predictions
-
-__all__ = ["STEPS", "coding_error", "main"]
+from netspec.errors import UserError, run_command
+from netspec.files import writable_file, write_atomically
+from netspec.options import add_options, make_parser
 
 STEPS = (100, 200, 500, 1000, 2500)
 
@@ -33,20 +28,12 @@ STEPS = (100, 200, 500, 1000, 2500)
 def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
     """Error of the ANN on the mean of the input spikes of so many steps, drawn from the binomial distribution.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    images : ImageSet
-    steps : sequence of int
-    seeds : sequence of int
-        Of the spikes.
-
     Returns
     -------
     pandas.DataFrame
-        A row for each of ``steps``, means over ``seeds``: ``ann_error`` on the images themselves, ``coded_error`` on
-        their spikes and its standard deviation ``coded_error_sd``, in percent, ``increment`` in points, and
-        ``agreement``, the percentage of images with the same class.
+        A row for each of ``steps``, means over ``seeds`` of the spikes: ``ann_error`` on the images themselves,
+        ``coded_error`` on their spikes and its standard deviation ``coded_error_sd``, in percent, ``increment`` in
+        points, and ``agreement``, the percentage of images with the same class.
     """
     ann = ann_predictions(checkpoint, images.images)
     ann_error = 100 * np.mean(ann != images.labels)
@@ -64,18 +51,17 @@ def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int],
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_network_options(parser, "vgg16-cifar10")
-    add_test_options(parser)
-    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="None: output/NETWORK-coding.csv")
+    parser = make_parser(__doc__)
+    add_options(
+        parser, checkpoint="vgg16-cifar10", data="cifar10", images=None, steps=list(STEPS), seed=0, seeds=1, out=None
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse_arguments()
-    if min(*options.steps, options.seeds) < 1 or options.seed < 0:
-        raise UserError("--steps and --seeds must be at least 1, and --seed not negative")
+    if min(options.steps) < 1 or options.seed < 0:
+        raise UserError("--steps must be at least 1, and --seed not negative")
     checkpoint = load_checkpoint(options.checkpoint)
     out = writable_file(options.out or Path("output") / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
     everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)

@@ -1,6 +1,7 @@
-"""The figures of the paper, and some beside them, from the repository's tables. Each function gives a new figure."""
+"""The figures of the paper, and some beside them, from the repository's tables.
 
-from __future__ import annotations
+Each function gives a new figure, or raises MissingTableError where what it needs was not made yet.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,18 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-from analysis.coding import accumulated_spikes, expected_error, sampling_error
-from analysis.metrics import activation_of_a_spike
-from analysis.plots import (
-    convergence,
-    input_coding,
-    rates_against_activations,
-    spike_counts_by_layer,
-    thresholds_by_layer,
-)
-from analysis.plots import sampling_error as plot_sampling_error
+from analysis.coding import accumulated_spikes, expected_error, input_coding, plot_sampling_error, sampling_error
 from analysis.results import (
-    CONSTRAINTS,
     PAPER,
     RESULTS,
     MissingTableError,
@@ -35,31 +26,24 @@ from analysis.results import (
     main_networks,
     thresholds_of,
 )
-from analysis.style import COLOURS, MUTED, style
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.errors import UserError
-from sims.recording import Recording
-from sims.thresholds import open_thresholds
-
-__all__ = [
-    "available",
-    "balancing_factors",
-    "constraints",
-    "convergence_by_network",
-    "convergence_by_setting",
-    "input_spikes",
-    "rates_by_layer",
-    "shipped_thresholds",
-    "spike_counts",
-    "threshold_convergence",
-    "thresholds",
-]
+from netspec.resnet import CONSTRAINTS
+from netspec.thresholds import open_thresholds, spike_values
+from sims.report.plots import (
+    convergence,
+    rates_against_activations,
+    spike_counts_by_layer,
+    thresholds_by_layer,
+)
+from sims.report.style import COLOURS, MUTED, style
+from sims.simulation.recording import Recording
 
 TABLES = Mapping[str, pd.DataFrame]
 CODING_STEPS = 1000
 ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
-JUNCTIONS = "resnet20-cifar10-constraint1"
+JUNCTIONS = CONSTRAINTS["1"].checkpoint
 
 
 def available(draw: Callable[..., Figure], *arguments: object) -> Figure | None:
@@ -95,13 +79,7 @@ def input_spikes(image: np.ndarray, checkpoint: Checkpoint, seed: int = 0) -> Fi
 
 
 def shipped_thresholds(name: str, variant: str) -> dict[str, float]:
-    """The thresholds beside a shipped network.
-
-    Raises
-    ------
-    MissingTableError
-        If the network, or its thresholds, are not shipped.
-    """
+    """The thresholds beside a shipped network."""
     try:
         return dict(open_thresholds(variant, name, load_checkpoint(name)).values)
     except UserError as error:
@@ -145,13 +123,7 @@ def balancing_factors(name: str = JUNCTIONS) -> Figure:
 
 
 def threshold_convergence(name: str, folder: Path = RESULTS) -> Figure:
-    """Thresholds against steps, number of images and percentile, each layer's relative to its own at the end.
-
-    Raises
-    ------
-    MissingTableError
-        If ``analysis/threshold_convergence.py`` has not yet made the table.
-    """
+    """Thresholds against steps, number of images and percentile, each layer's relative to its own at the end."""
     path = folder / f"{name}-threshold-convergence.csv"
     if not path.is_file():
         raise MissingTableError(
@@ -197,17 +169,12 @@ def _lines(ax: Axes, rows: pd.DataFrame, quantity: str, names: list[str], colour
 
 
 def constraints(errors: TABLES) -> Figure:
-    """Figure 3: error of ResNet-20 against steps under each architectural constraint.
-
-    Raises
-    ------
-    MissingTableError
-        Unless there are at least two curves to compare.
-    """
+    """Figure 3: error of ResNet-20 against steps under each architectural constraint."""
     curves, levels, missing = {}, {}, []
-    for label, (name, variant) in CONSTRAINTS.items():
+    for level in CONSTRAINTS.values():
+        label = level.label
         try:
-            rows = choose(errors, name, variant)
+            rows = choose(errors, level.checkpoint, level.thresholds)
         except MissingTableError as error:
             missing.append(error)
             continue
@@ -252,13 +219,7 @@ def _legend(ax: Axes, title: str, outside: bool = False) -> Axes:
 
 
 def convergence_by_network(errors: TABLES) -> Figure:
-    """Figure 4: error against steps of all networks, a panel for each data set; the paper's end points on its own data.
-
-    Raises
-    ------
-    MissingTableError
-        If there is no network with the paper's thresholds.
-    """
+    """Figure 4: error against steps of all networks, a panel for each data set, with the paper's ends."""
     panels: dict[str, dict[str, pd.DataFrame]] = {}
     levels, marks = {}, {}
     for data in DATA_SETS:
@@ -289,7 +250,7 @@ def convergence_by_setting(errors: TABLES, name: str) -> Figure:
     curves = {}
     for rows in evaluations(errors[name], only_largest=True):
         first = rows.iloc[0]
-        label = f"{thresholds_of(first['thresholds'])}, reset {first['reset']}, {first['images']:,} images"
+        label = f"{thresholds_of(first)}, reset {first['reset']}, {first['images']:,} images"
         curves[label] = rows
     levels = {label: rows["ann_error"].iloc[0] / 100 for label, rows in curves.items()}
     with style():
@@ -299,13 +260,7 @@ def convergence_by_setting(errors: TABLES, name: str) -> Figure:
 
 
 def spike_counts(operations: TABLES) -> Figure:
-    """Figure 5: mean spikes per neuron of each layer, a panel for each network, with reset to zero.
-
-    Raises
-    ------
-    MissingTableError
-        If no network was evaluated with reset to zero.
-    """
+    """Figure 5: mean spikes per neuron of each layer, a panel for each network, with reset to zero."""
     panels = {
         name: pd.concat(evaluations(operations[name][operations[name]["reset"] == "zero"], only_largest=True))
         for name in main_networks(operations)
@@ -320,7 +275,7 @@ def spike_counts(operations: TABLES) -> Figure:
             ax.axis("off")
         for ax, (name, table) in zip(grid.flat, panels.items(), strict=False):
             for _, row in table.iterrows():
-                spike_counts_by_layer(ax, layers(row), f"{thresholds_of(row['thresholds'])}, {row['steps']:,} steps")
+                spike_counts_by_layer(ax, layers(row), f"{thresholds_of(row)}, {row['steps']:,} steps")
             ax.set_title(describe(name))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     return figure
@@ -335,11 +290,12 @@ def rates_by_layer(
     ----------
     recording : Recording
     activations : mapping of str to numpy.ndarray
-        As from :func:`analysis.metrics.ann_activations` for the same images.
+        As from :func:`netspec.ann.ann_activations` for the same images.
     thresholds : mapping of str to float
         With which the network ran: a line shows the rates of a lossless conversion.
     """
-    values = activation_of_a_spike(recording.spec, thresholds)
+    every = spike_values(recording.spec, thresholds)
+    values = {population.name: every[population.name] for population in recording.spec.spiking}
     columns, rows = 4, -(-len(values) // 4)
     with style():
         figure = Figure(figsize=(6.9, 1.45 * rows))

@@ -3,27 +3,21 @@
 A figure whose tables do not exist yet is left out, with a line that says by which command they are made.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.coding import sample_photograph
 from analysis.results import RESULTS, MissingTableError, comparison, load, markdown, operations_summary
-from analysis.style import save
-from netspec.checkpoint import load_checkpoint, write_atomically
-from netspec.errors import UserError, run_command, writable_folder
-
-__all__ = ["all_figures", "main", "results_page"]
+from netspec.checkpoint import load_checkpoint
+from netspec.errors import UserError, run_command
+from netspec.files import writable_folder, write_atomically
+from netspec.options import make_parser
+from sims.report.style import save
 
 ROOT = Path(__file__).resolve().parents[1]
 CODING_NETWORK = "vgg16-cifar10"  # whose mean and gain figure 1 uses
@@ -86,7 +80,7 @@ def results_page(tables: Path = RESULTS) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--tables", type=Path, default=RESULTS, metavar="DIR", help="where the tables are")
     parser.add_argument("--out", type=Path, default=ROOT / "figures", metavar="DIR", help="where figures go")
     options = parser.parse_args()

@@ -4,8 +4,6 @@
 *evaluation* is the rows of one choice of thresholds, reset, images and seeds.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,28 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.metrics import JOULES_PER_AC, JOULES_PER_MAC, layerwise_ratio_of_means
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError
-
-__all__ = [
-    "CONSTRAINTS",
-    "PAPER",
-    "RESULTS",
-    "MissingTableError",
-    "Published",
-    "choose",
-    "comparison",
-    "describe",
-    "evaluations",
-    "largest",
-    "layers",
-    "load",
-    "main_networks",
-    "markdown",
-    "operations_summary",
-    "thresholds_of",
-]
+from sims.simulation.metrics import JOULES_PER_AC, JOULES_PER_MAC, layerwise_ratio_of_means
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("errors", "operations")
@@ -44,13 +23,7 @@ ARCHITECTURES = {"vgg": "VGG-", "resnet": "ResNet-"}
 DATA = {"cifar10": "CIFAR-10", "imagenette": "Imagenette", "imagenet": "ImageNet"}
 VARIANTS = {"basic": "no junction ReLUs", "constraint1": "no pre-processing layers"}
 METHODS = {"spike-norm": "SPIKE-NORM", "ann-norm": "ANN-model"}
-# Figure 3: the network and the thresholds under each constraint, each together with those before it
-CONSTRAINTS = {
-    "basic architecture": ("resnet20-cifar10-basic", "spike-norm"),
-    "1: junction ReLUs": ("resnet20-cifar10-constraint1", "spike-norm"),
-    "2: unit thresholds": ("resnet20-cifar10-constraint1", "spike-norm-unit"),
-    "3: pre-processing layers": ("resnet20-cifar10", "spike-norm-unit"),
-}
+THRESHOLDS = ["method", "unit", "percentile", "thresholds"]  # columns that tell thresholds apart
 
 
 class MissingTableError(UserError):
@@ -112,17 +85,18 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     MissingTableError
         If there is none.
     UserError
-        If one has no column of seeds: it is from an earlier version.
+        If one lacks columns of thresholds and seeds: it is from an earlier version.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {KINDS}")
     names = {path.name.removesuffix(f"-{kind}.csv"): path for path in sorted(folder.glob(f"*-{kind}.csv"))}
     if not names:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
-    tables = {name: pd.read_csv(path, dtype={"seed": str}) for name, path in names.items()}
+    tables = {name: pd.read_csv(path, dtype={"seed": str, "thresholds": str}) for name, path in names.items()}
     for name, table in tables.items():
-        if "seed" not in table:
-            raise UserError(f"{names[name]} does not tell its seeds; make it again with sims/evaluate.py")
+        missing = {*THRESHOLDS, "seed"} - set(table)
+        if missing:
+            raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")
     return tables
 
 
@@ -138,7 +112,7 @@ def choose(
     name : str
         The checkpoint.
     thresholds : str
-        One of ``sims.thresholds.VARIANTS``.
+        One of ``netspec.thresholds.VARIANTS``.
     reset : {'zero', 'subtract'}
     percentile : float
 
@@ -152,8 +126,8 @@ def choose(
     wanted = f"{thresholds} {percentile:g}"
     options = f"--checkpoint {name} --thresholds {thresholds} --resets {reset}"
     if name in tables:
-        table = tables[name]
-        rows = table[table["thresholds"].str.match(rf"{re.escape(wanted)}( |$)") & (table["reset"] == reset)]
+        rows = tables[name].query("reset == @reset and percentile == @percentile")
+        rows = rows[variants(rows) == thresholds]
         rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
@@ -162,6 +136,11 @@ def choose(
         if len(rows):
             return largest(rows)
     raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")
+
+
+def variants(table: pd.DataFrame) -> pd.Series:
+    """The kind of thresholds of each row, one of ``netspec.thresholds.VARIANTS``."""
+    return table["method"] + table["unit"].map({True: "-unit", False: ""})
 
 
 def largest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -182,17 +161,20 @@ def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.Data
         Only the :func:`largest` for each thresholds, reset and data.
     """
 
-    def order(rows: pd.DataFrame) -> tuple[bool, str, bool, int, int]:
+    def order(rows: pd.DataFrame) -> tuple:
         first = rows.iloc[0]
         return (
-            not first["thresholds"].startswith("spike-norm"),
+            first["method"] != "spike-norm",
+            first["method"],
+            first["unit"],
+            -first["percentile"],
             first["thresholds"],
             first["reset"] != "zero",
             -first["images"],
             -len(first["seed"].split()),
         )
 
-    setting = ["thresholds", "reset", "data"]
+    setting = [*THRESHOLDS, "reset", "data"]
     if only_largest:
         found = [largest(rows) for _, rows in table.groupby(setting)]
     else:
@@ -223,12 +205,10 @@ def describe(name: str) -> str:
     return ", ".join([label, *(DATA.get(part) or VARIANTS.get(part, part) for part in rest)])
 
 
-def thresholds_of(setting: str) -> str:
-    """Thresholds for people: ``'spike-norm-unit 99.9'`` is SPIKE-NORM, unit, percentile 99.9."""
-    variant, percentile = setting.split(" ")[:2]
-    method = variant.removesuffix("-unit")
-    label = METHODS.get(method, method) + (", unit" if method != variant else "")
-    return label if percentile == "100" else f"{label}, percentile {percentile}"
+def thresholds_of(row: pd.Series) -> str:
+    """Thresholds of a row for people, such as ``'SPIKE-NORM, unit, percentile 99.9'``."""
+    label = METHODS.get(row["method"], row["method"]) + (", unit" if row["unit"] else "")
+    return label if row["percentile"] == 100 else f"{label}, percentile {row['percentile']:g}"
 
 
 def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -246,7 +226,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             rows.append(
                 {
                     "network": _with_width(name, last["network"]),
-                    "thresholds": thresholds_of(last["thresholds"]),
+                    "thresholds": thresholds_of(last),
                     "reset": last["reset"],
                     "images": f"{last['images']:,}",
                     "seeds": last["seed"].replace(" ", ", "),
@@ -275,7 +255,8 @@ def _published(name: str, last: pd.Series) -> str:
     if (last["reset"], last["steps"]) != ("zero", 2500):
         return ""
     for paper in PAPER:
-        if (name, last["thresholds"].split(" ")[:2]) == (paper.network, [paper.thresholds, "100"]):
+        method, unit = paper.thresholds.removesuffix("-unit"), paper.thresholds.endswith("-unit")
+        if (name, *last[["method", "unit", "percentile"]]) == (paper.network, method, unit, 100):
             text = f"{paper.ann:.2f} %, {paper.snn:.2f} % ({paper.snn - paper.ann:+.2f}), {paper.place}"
             return text if paper.data in describe(name).split(", ") else f"on {paper.data}: {text}"
     return ""
@@ -291,19 +272,18 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Section 7.4: accumulate operations for each MAC of the ANN, and the energy of both for an image.
 
     Only of layers that IF neurons drive. The ratio is that of all events; and, where the network is shipped, as the
-    paper words it (see :func:`analysis.metrics.layerwise_ac_mac_ratio`).
+    paper words it (see :func:`sims.simulation.metrics.layerwise_ac_mac_ratio`).
     """
     rows = []
     for name, table in operations.items():
         for evaluation in evaluations(table, only_largest=True):
             row = evaluation.iloc[0]
-            method, percentile = row["thresholds"].split(" ")[:2]
-            published = method.startswith("spike-norm") and (percentile, row["reset"]) == ("100", "zero")
+            published = (*row[["method", "percentile", "reset"]],) == ("spike-norm", 100, "zero")
             ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
             rows.append(
                 {
                     "network": _with_width(name, row["network"]),
-                    "thresholds": thresholds_of(row["thresholds"]),
+                    "thresholds": thresholds_of(row),
                     "reset": row["reset"],
                     "steps": row["steps"],
                     "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",

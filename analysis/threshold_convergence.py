@@ -5,31 +5,26 @@ the layers before have the network's own thresholds. The table gives the thresho
 ... images. An interrupted run goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from analysis.results import RESULTS
-from netspec.checkpoint import Checkpoint, load_checkpoint, write_atomically
+from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.data import load_images
-from netspec.errors import UserError, run_command, writable_file
-from sims.classify import add_network_options
-from sims.runtime import RunInput, Simulator, open_simulator
-from sims.thresholds import VARIANTS, open_thresholds
-
-__all__ = ["PERCENTILES", "STEPS", "image_counts", "main", "measure", "rows"]
+from netspec.errors import run_command
+from netspec.files import writable_file, write_atomically
+from netspec.options import CORES, add_options, make_parser
+from netspec.thresholds import open_thresholds
+from sims.brian.runtime import open_simulator
+from sims.simulation.run_input import RunInput, Simulator
 
 STEPS = (100, 250, 500, 1000, 2500)
 PERCENTILES = (99.0, 99.9, 100.0)
@@ -38,24 +33,9 @@ PERCENTILES = (99.0, 99.9, 100.0)
 def measure(
     simulator: Simulator, x: np.ndarray, thresholds: dict[str, float], layer: str, steps: int, seed: int, number: int
 ) -> np.ndarray:
-    """Largest synaptic input of one step of each neuron of a layer while one image is shown.
+    """Largest synaptic input of one step of each neuron of a layer, while image ``number`` of ``x`` is shown.
 
-    Parameters
-    ----------
-    simulator : Simulator
-    x : numpy.ndarray
-        Encoded images, (images, height, width, channels).
-    thresholds : dict of str to float
-        Of the layers before at least.
-    layer : str
-    steps, seed : int
-    number : int
-        Of the image in ``x``.
-
-    Returns
-    -------
-    numpy.ndarray
-        (neurons,).
+    ``thresholds`` are those of the layers before at least.
     """
     names = [population.name for population in simulator.spec.spiking]
     before = {name: thresholds[name] for name in names[: names.index(layer)]}
@@ -69,20 +49,7 @@ def image_counts(images: int) -> list[int]:
 
 
 def rows(peaks: np.ndarray, percentiles: Sequence[float] = PERCENTILES) -> list[dict[str, float]]:
-    """Thresholds from the first 1, 2, 4, ... images.
-
-    Parameters
-    ----------
-    peaks : numpy.ndarray
-        Largest inputs, (images, neurons).
-    percentiles : sequence of float
-        Over the neurons, each with its own maximum over the images.
-
-    Returns
-    -------
-    list of dict
-        With images, percentile and threshold.
-    """
+    """Thresholds from the first 1, 2, 4, ... images, by peaks (images, neurons): images, percentile and threshold."""
     largest = np.maximum.accumulate(peaks)
     return [
         {"images": count, "percentile": percentile, "threshold": float(np.percentile(largest[count - 1], percentile))}
@@ -92,29 +59,16 @@ def rows(peaks: np.ndarray, percentiles: Sequence[float] = PERCENTILES) -> list[
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_network_options(parser, "vgg16-cifar10")
-    parser.add_argument(
-        "--thresholds", default="spike-norm", metavar="FILE|METHOD",
-        help=f"of the layers before: a file, or one of {', '.join(VARIANTS)}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--data", default="cifar10", metavar="NAME|DIR",
-        help="cifar10 (downloaded once), a folder of its binary files, or a folder of images",
-    )  # fmt: skip
-    parser.add_argument("--images", type=int, default=64, help="random training images")
-    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of time steps")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="binaries side by side")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="None: analysis/results/NETWORK-threshold-convergence.csv"
+    parser = make_parser(__doc__)
+    add_options(
+        parser, checkpoint="vgg16-cifar10", thresholds="spike-norm", data="cifar10", images=64, steps=list(STEPS)
     )
+    add_options(parser, seed=0, workers=CORES, out=None)
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse_arguments()
-    if options.workers < 1:
-        raise UserError(f"--workers must be at least 1, got {options.workers}")
     checkpoint = load_checkpoint(options.checkpoint)
     thresholds = dict(open_thresholds(options.thresholds, options.checkpoint, checkpoint).values)
     out = writable_file(options.out or RESULTS / f"{Path(options.checkpoint).stem}-threshold-convergence.csv")
@@ -123,42 +77,54 @@ def main() -> None:
     layer = checkpoint.spec.output.name
     for steps in options.steps:
         RunInput(x[:1], thresholds, steps, measured=(layer,)).checked(checkpoint.spec)
-    table = measure_layers(options, checkpoint, x, thresholds, out.with_name(f".{out.name}.unfinished"))
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    settings = f"# {checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {thresholds}\n"
+    table = measure_layers(
+        checkpoint, x, thresholds, options.steps, options.seed, options.workers, settings, unfinished
+    )
     write_atomically(out, table.to_csv(index=False))
-    out.with_name(f".{out.name}.unfinished").unlink(missing_ok=True)
+    unfinished.unlink(missing_ok=True)
     print(f"written: {os.path.relpath(out)}")
 
 
 def measure_layers(
-    options: argparse.Namespace, checkpoint: Checkpoint, x: np.ndarray, thresholds: dict[str, float], unfinished: Path
+    checkpoint: Checkpoint,
+    x: np.ndarray,
+    thresholds: dict[str, float],
+    step_counts: Sequence[int],
+    seed: int,
+    workers: int,
+    settings: str,
+    unfinished: Path,
 ) -> pd.DataFrame:
-    """The whole table, layer by layer with a progress bar; finished layers are kept in the file ``unfinished``."""
-    spec = checkpoint.spec
-    settings = f"# {checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {thresholds}\n"
-    table = pd.DataFrame()
+    """The whole table, layer by layer with a progress bar; finished layers are kept in the file ``unfinished``.
+
+    They are taken from there if it begins with the same ``settings``.
+    """
+    spec, table = checkpoint.spec, pd.DataFrame()
     if unfinished.is_file():
         head, _, content = unfinished.read_text().partition("\n")
         if f"{head}\n" == settings:
             table = pd.read_csv(io.StringIO(content))
     known = set(table["layer"]) if len(table) else set()
     if known:
-        print(f"going on behind {table['layer'].iloc[-1]}")
+        print(f"going on after {table['layer'].iloc[-1]}")
     simulator = open_simulator(spec, checkpoint.weights)
     names = [population.name for population in spec.spiking if population.name not in known]
-    total = len(names) * len(x) * sum(options.steps)
-    with tqdm(total=total, unit="step", unit_scale=True) as bar, ThreadPoolExecutor(options.workers) as pool:
+    total = len(names) * len(x) * sum(step_counts)
+    with tqdm(total=total, unit="step", unit_scale=True) as bar, ThreadPoolExecutor(workers) as pool:
         for name in names:
             bar.set_description(name)
             found = []
-            for steps in options.steps:
+            for steps in step_counts:
 
                 def one(number: int, name: str = name, steps: int = steps) -> np.ndarray:
-                    peaks = measure(simulator, x, thresholds, name, steps, options.seed, number)
+                    peaks = measure(simulator, x, thresholds, name, steps, seed, number)
                     bar.update(steps)
                     return peaks
 
                 peaks = np.stack(list(pool.map(one, range(len(x)))))
-                fixed = {"network": spec.name, "seed": options.seed, "layer": name, "steps": steps}
+                fixed = {"network": spec.name, "seed": seed, "layer": name, "steps": steps}
                 found += [fixed | row for row in rows(peaks)]
             table = pd.concat([table, pd.DataFrame(found)]) if len(table) else pd.DataFrame(found)
             write_atomically(unfinished, settings + table.to_csv(index=False))

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netspec.checkpoint import Checkpoint
 from netspec.spec import NetSpec, Projection
 
-__all__ = ["ANN", "RMSScale", "as_spikes"]
-
+__all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes"]
 
 BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
 
@@ -59,7 +59,7 @@ class ANN(nn.Module):
     ----------
     spec : NetSpec
     rms_scale : bool
-        Train with an :class:`RMSScale` behind every weighted projection but the last.
+        Train with an :class:`RMSScale` after every weighted projection but the last.
     init : {'he', 'paper'}
         ``'paper'``: normal weights of standard deviation sqrt(2 / (k**2 n)) with n output channels, and
         sqrt(2) / (k**2 n) in residual branches (section 7.1). ``'he'``: n input channels.
@@ -169,3 +169,24 @@ def as_spikes(x: Tensor, steps: int) -> Tensor:
     """The mean over so many time steps of the input spikes that ``x`` in [-1, 1] brings about (section 4.1)."""
     count = torch.full_like(x, steps)
     return x.sign() * torch.binomial(count, x.abs()) / steps
+
+
+def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250, input_steps: int = 0) -> np.ndarray:
+    """Classes of images, uint8 (n, height, width, channels), according to the ANN.
+
+    With ``input_steps`` it sees the mean of so many time steps of input spikes in place of the images.
+    """
+    ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
+    parts = []
+    for start in range(0, len(images), batch):
+        x = torch.from_numpy(checkpoint.encode(images[start : start + batch]).transpose(0, 3, 1, 2).copy())
+        with torch.no_grad():
+            parts.append(ann(as_spikes(x, input_steps) if input_steps else x).argmax(1))
+    return torch.cat(parts).numpy()
+
+
+def ann_activations(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Activations of the ANN for uint8 images, (images, channels, height, width) for each population."""
+    x = torch.from_numpy(checkpoint.encode(images).transpose(0, 3, 1, 2).copy())
+    activations = ANN.from_weights(checkpoint.spec, checkpoint.weights).activations(x)
+    return {name: values.numpy() for name, values in activations.items()}

@@ -1,7 +1,5 @@
 """Trained networks on disk: safetensors with the description of the network as metadata, never pickle."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -16,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from netspec.errors import UserError
+from netspec.files import write_atomically
 from netspec.spec import NetSpec, SpecError
 
-__all__ = ["PRETRAINED", "Checkpoint", "load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["PRETRAINED", "Checkpoint", "encode", "load_checkpoint", "save_checkpoint"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 FORMAT = "going-deeper-in-brian2 checkpoint 1"
@@ -58,8 +57,7 @@ class Checkpoint:
         """
         if images.shape[1:] != self.spec.input.shape:
             raise UserError(f"{self.spec.name} sees images of shape {self.spec.input.shape}, got {images.shape[1:]}")
-        x = (images.astype(np.float32) / 255 - self.mean) * np.float32(self.gain)
-        return np.clip(x, -1, 1)
+        return encode(images, self.mean, self.gain)
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +67,11 @@ class Checkpoint:
         for name in sorted(self.weights):
             sha.update(np.ascontiguousarray(self.weights[name], dtype=np.float32).tobytes())
         return sha.hexdigest()
+
+
+def encode(images: np.ndarray, mean: np.ndarray, gain: float) -> np.ndarray:
+    """``(pixel / 255 - mean) * gain`` of uint8 images (n, height, width, 3), float32, clipped to [-1, 1]."""
+    return np.clip((images.astype(np.float32) / 255 - mean) * np.float32(gain), -1, 1)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type = np.float32) -> None:
@@ -148,16 +151,3 @@ def check_weights(spec: NetSpec, weights: Mapping[str, np.ndarray], source: obje
     for name, shape in expected.items():
         if weights[name].shape != shape:
             raise UserError(f"{source}: {name} has shape {weights[name].shape}, {spec.name} needs {shape}")
-
-
-def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if isinstance(content, str):
-            content = content.encode()
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -163,7 +163,7 @@ def download_cifar10() -> Path:
     except (OSError, ValueError) as error:
         raise UserError(
             f"CIFAR-10 could not be downloaded from {CIFAR10_URL} ({type(error).__name__}); "
-            "give the folder of its binary version with --data"
+            "give the folder of its binary version"
         ) from error
     return Path(cache) / CIFAR10_FOLDER
 
@@ -206,7 +206,7 @@ def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...] 
     ----------
     folder : path
     size : int
-        Side of the square images that are given back.
+        Side of the square images.
     classes : tuple of str, optional
         Those that the images may have; by default the names of the folders. The folders of Imagenette count as
         their classes' names.

@@ -1,19 +1,28 @@
 """Errors of the person at the keyboard, told in one line."""
 
-from __future__ import annotations
-
 import errno
+import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["UserError", "run_command", "writable_file", "writable_folder"]
+__all__ = ["UserError", "check_range", "run_command"]
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what was found, what was expected, what to do."""
+
+
+def check_range(
+    what: str, value: float, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> None:
+    """Raise UserError unless ``least <= value <= most`` and ``value > above``; NaN is in no range."""
+    if least <= value <= most and value > above:
+        return
+    bounds = {"at least": least, "above": above, "at most": most}
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    raise UserError(f"{what} must be {words}, got {value}")
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -45,24 +54,3 @@ def run_command(main: Callable[[], None]) -> None:
 def _say(name: str, message: str) -> int:
     print(f"{name}: error: {message}", file=sys.stderr)
     return 2
-
-
-def writable_folder(path: str | os.PathLike) -> Path:
-    """Make the folder if need be and make sure that files can be written into it; raises UserError."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # a name of its own: threads may ask side by side
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write into the folder {folder}: {os.strerror(error.errno or 0)}") from error
-    return folder
-
-
-def writable_file(path: str | os.PathLike) -> Path:
-    """The file that --out names, its folder made if need be; raises UserError if it cannot be written."""
-    file = Path(path)
-    if file.is_dir():
-        raise UserError(f"--out {file} is a folder; give the name of a file")
-    writable_folder(file.parent)
-    return file

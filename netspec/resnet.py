@@ -1,11 +1,40 @@
 """ResNet-20 and ResNet-34 without bias and batch norm (section 6 of the paper; He et al. 2016)."""
 
-from __future__ import annotations
+from dataclasses import dataclass
 
 from netspec.spec import NetSpec, Population, Projection
 from netspec.vgg import scaled
 
-__all__ = ["resnet20", "resnet34"]
+__all__ = ["CONSTRAINTS", "DesignConstraints", "resnet20", "resnet34"]
+
+
+@dataclass(frozen=True)
+class DesignConstraints:
+    """What a converted ResNet-20 keeps of the paper's constraints (section 6, figure 3)."""
+
+    label: str
+    suffix: str  # of the network's name
+    junction_relu: bool
+    preprocessing: bool
+    unit: bool  # residual units have threshold 1
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the shipped network."""
+        return f"resnet20-cifar10{self.suffix}"
+
+    @property
+    def thresholds(self) -> str:
+        """Name of the file of thresholds beside it."""
+        return "spike-norm-unit" if self.unit else "spike-norm"
+
+
+CONSTRAINTS = {  # each together with those before it
+    "none": DesignConstraints("basic architecture", "-basic", False, False, False),
+    "1": DesignConstraints("1: junction ReLUs", "-constraint1", True, False, False),
+    "2": DesignConstraints("2: unit thresholds", "-constraint1", True, False, True),
+    "3": DesignConstraints("3: pre-processing layers", "", True, True, True),
+}
 
 
 def resnet20(
@@ -24,7 +53,7 @@ def resnet20(
     junction_relu : bool
         Constraint 1 (section 6.1): the junctions are integrate-and-fire neurons. Otherwise they are relays.
     preprocessing : bool
-        Constraint 3 (section 6.3): two plain 3x3 convolutions in front.
+        Constraint 3 (section 6.3): two plain 3x3 convolutions before the first.
     classes : int
     branch_dropout : float
         Dropout on the ReLU inside each residual branch, and nowhere else (section 7.1).
@@ -44,7 +73,7 @@ def resnet34(
     """ResNet-34 for 224x224 images, with three 3x3 convolutions in place of the 7x7 one (section 6.3).
 
     The paper does not say where they reduce the image; here the first and the third have stride 2, and there
-    is no pooling behind them. Parameters as for :func:`resnet20`.
+    is no pooling after them. Parameters as for :func:`resnet20`.
     """
     front = [(64, 2), (64, 1), (64, 2)]
     stages = [(64, 3), (128, 4), (256, 6), (512, 3)]
@@ -84,5 +113,5 @@ def _resnet(
     populations.append(Population("output", (1, 1, classes)))
     last = populations[-2]
     projections.append(Projection(last.name, "output", "dense", pool=last.shape[0]))
-    constraints = "" if junction_relu and len(front) > 1 else "-constraint1" if junction_relu else "-basic"
-    return NetSpec(f"{name}{constraints}-x{width:g}", tuple(populations), tuple(projections))
+    kept = [c for c in CONSTRAINTS.values() if junction_relu >= c.junction_relu and (len(front) > 1) >= c.preprocessing]
+    return NetSpec(f"{name}{kept[-1].suffix}-x{width:g}", tuple(populations), tuple(projections))

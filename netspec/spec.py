@@ -40,7 +40,7 @@ class Population:
         ``'relay'``: passes the synaptic input of a step on within that step, without a threshold; a
         junction without ReLU (section 6.1 of the paper).
     dropout : float
-        Dropout rate behind the ReLU while the ANN is trained.
+        Dropout rate after the ReLU while the ANN is trained.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Projection:
     kernel, stride, padding : int
         Of a convolution; an identity projection has a stride only.
     pool : int
-        Side of the average-pooling window in front of the projection. Pooling is linear: each spike
+        Side of the average-pooling window before the projection. Pooling is linear: each spike
         counts 1 / pool**2, and there are no pooling neurons.
     residual : bool
         Whether this is a convolution of a residual branch (it has an initialisation of its own).
@@ -149,7 +149,7 @@ class NetSpec:
             if end not in names:
                 raise SpecError(f"{projection.name}: there is no population {end!r}")
         if names.index(projection.pre) >= names.index(projection.post):
-            raise SpecError(f"{projection.name}: {projection.post} must stand behind {projection.pre}")
+            raise SpecError(f"{projection.name}: {projection.post} must come after {projection.pre}")
         height, width, channels = self[projection.pre].shape
         if height % projection.pool or width % projection.pool:
             raise SpecError(f"{projection.name}: pooling by {projection.pool} does not divide {height}x{width}")
@@ -238,7 +238,7 @@ class NetSpec:
         return self.synapses(projection) // projection.pool**2 if projection.weighted else 0
 
     def neurons(self) -> int:
-        """Number of neurons behind the input."""
+        """Number of neurons after the input."""
         return sum(population.size for population in self.populations[1:])
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """VGG-16 without bias and batch norm (section 5 of the paper; Simonyan and Zisserman 2014)."""
 
-from __future__ import annotations
-
 from netspec.spec import NetSpec, Population, Projection
 
 __all__ = ["vgg16"]
@@ -22,7 +20,7 @@ def vgg16(
 ) -> NetSpec:
     """VGG-16: thirteen 3x3 convolutions in five blocks, two hidden dense layers, the output.
 
-    Average pooling by 2 stands behind every block, folded into the next projection.
+    Average pooling by 2 follows every block, folded into the next projection.
 
     Parameters
     ----------
@@ -33,7 +31,7 @@ def vgg16(
     classes : int, optional
         Size of the output layer; 10 or 1000 by default.
     conv_dropout, dense_dropout : float
-        Dropout behind every ReLU that is not followed by pooling (section 7.1).
+        Dropout after every ReLU that is not followed by pooling (section 7.1).
     size : int, optional
         Side of the images, a multiple of 32; 32 or 224 by default. The first dense layer sees (size / 32)**2
         positions.

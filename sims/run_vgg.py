@@ -5,20 +5,12 @@ without bias and batch norm becomes a network of integrate-and-fire neurons in B
 neuron with the most spikes.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+from functools import partial
 
 from netspec.errors import run_command
-from sims.classify import classify_command
+from sims import run
 
-
-def main() -> None:
-    classify_command(__doc__, "vgg16-cifar10", "vgg16")
-
+main = partial(run.main, __doc__, "vgg16-cifar10")
 
 if __name__ == "__main__":
     run_command(main)

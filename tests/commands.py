@@ -1,8 +1,7 @@
 """Commands run in this process or as their own, and the small trained network that they are given."""
 
-from __future__ import annotations
-
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,24 +9,38 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
+from networks import net
+from PIL import Image
 
 from netspec.checkpoint import Checkpoint, save_checkpoint
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.errors import run_command
-from netspec.spec import NetSpec, Population, Projection
-from sims.runtime import open_simulator
-from sims.spike_norm import ann_norm, spike_norm
-from sims.thresholds import Thresholds, find_thresholds
+from netspec.spec import NetSpec, Projection
+from netspec.thresholds import Thresholds, find_thresholds
+from sims.brian.runtime import open_simulator
+from sims.conversion.ann_norm import ann_norm
+from sims.conversion.spike_norm import spike_norm
 
 ROOT = Path(__file__).resolve().parents[1]
+WRONG_RUNS = {  # options that no command takes with the sample images, and what is said
+    "--images 0": "the number of images must be at least 1, got 0",
+    "--images -3": "the number of images must be at least 1, got -3",
+    "--images 21": "21 images were asked for, but CIFAR-10 test images 0 to 19 has 20",
+    "--steps 0": "the number of steps must be from 1 to 65535, got 0",
+    "--steps -5": "the number of steps must be from 1 to 65535, got -5",
+    "--steps 65536": "the number of steps must be from 1 to 65535, got 65536",
+    "--data /nowhere/at/all": "there is no folder /nowhere/at/all",
+    "--checkpoint vgg99": "there is no checkpoint file vgg99, nor a shipped network of that name",
+}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind."""
+    """What is left of a command."""
 
     status: int
     out: str
@@ -79,23 +92,40 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+def strict_json(path: Path) -> Any:
+    """JSON as the standard has it: no NaN, no infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def script(path: Path, text: str) -> Path:
+    """A program of one line of shell."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def save_images(folder: Path, *names: str, images: np.ndarray | None = None) -> Path:
+    """Images, by default the first samples, as files of those names."""
+    for pixels, name in zip(samples().images if images is None else images, names, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
 def tiny_spec(name: str = "vgg16-tiny", classes: int = 10) -> NetSpec:
     """Four layers, with pooling and strides; quick to compile."""
-    return NetSpec(
+    shapes = {"input": (32, 32, 3), "conv1_1": (8, 8, 4), "conv3_3": (4, 4, 6), "conv5_3": (2, 2, 8)}
+    return net(
         name,
-        (
-            Population("input", (32, 32, 3), kind="input"),
-            Population("conv1_1", (8, 8, 4)),
-            Population("conv3_3", (4, 4, 6)),
-            Population("conv5_3", (2, 2, 8)),
-            Population("output", (1, 1, classes)),
-        ),
-        (
-            Projection("input", "conv1_1", kernel=3, stride=2, padding=1, pool=2),
-            Projection("conv1_1", "conv3_3", kernel=3, padding=1, pool=2),
-            Projection("conv3_3", "conv5_3", kernel=3, stride=2, padding=1),
-            Projection("conv5_3", "output", kind="dense"),
-        ),
+        shapes | {"output": (1, 1, classes)},
+        Projection("input", "conv1_1", kernel=3, stride=2, padding=1, pool=2),
+        Projection("conv1_1", "conv3_3", kernel=3, padding=1, pool=2),
+        Projection("conv3_3", "conv5_3", kernel=3, stride=2, padding=1),
+        Projection("conv5_3", "output", kind="dense"),
     )
 
 
@@ -109,27 +139,19 @@ def tiny_checkpoint(spec: NetSpec | None = None) -> Checkpoint:
         if p.weighted
     }
     mean = np.full((1, 1, 3), 0.5, dtype=np.float32)
-    return Checkpoint(
-        spec,
-        weights,
-        mean,
-        2.0,
-        CIFAR10_CLASSES[: spec.output.size],
-        {"test_error": 0.875, "trained_on": "CIFAR-10 train"},
-    )
+    info = {"test_error": 0.875, "trained_on": "CIFAR-10 train"}
+    return Checkpoint(spec, weights, mean, 2.0, CIFAR10_CLASSES[: spec.output.size], info)
 
 
 def save_tiny(folder: Path) -> Path:
     """The checkpoint in a file, its thresholds of both methods beside it."""
-    checkpoint = tiny_checkpoint()
-    path = folder / "tiny.safetensors"
+    checkpoint, images = tiny_checkpoint(), samples()
+    path, x = folder / "tiny.safetensors", checkpoint.encode(images.images)
     save_checkpoint(checkpoint, path)
-    images = samples()
-    x = checkpoint.encode(images.images)
     simulator = open_simulator(checkpoint.spec, checkpoint.weights, quiet=True)
     values = {
         "spike-norm": spike_norm(simulator, x, steps=30),
-        "ann-norm": ann_norm(checkpoint.spec, checkpoint.weights, x),
+        "ann-norm": ann_norm(simulator.spec, checkpoint.weights, x),
     }
     for method, found in values.items():
         steps = 30 if method == "spike-norm" else 0

@@ -1,8 +1,5 @@
 """What all tests share: one torch thread, folders for compiled code, simulators that are built once."""
 
-from __future__ import annotations
-
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +10,9 @@ from commands import save_tiny
 from networks import NETWORKS, weights_of
 from recordings import small_recording
 
-from sims.recording import Recording
-from sims.runtime import Simulator, open_simulator
+from sims.brian.runtime import open_simulator
+from sims.simulation.recording import Recording
+from sims.simulation.run_input import Simulator
 
 torch.set_num_threads(1)  # the networks of the tests are too small to gain from more
 
@@ -41,14 +39,10 @@ def caches(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     Binaries are new in every session; Brian2 finds Cython modules by their full source text, so that they may
     stay in pytest's own cache.
     """
-    previous = os.environ.get("GOING_DEEPER_CACHE")
-    os.environ["GOING_DEEPER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     prefs.codegen.runtime.cython.cache_dir = str(request.config.cache.mkdir("cython"))
-    yield
-    if previous is None:
-        del os.environ["GOING_DEEPER_CACHE"]
-    else:
-        os.environ["GOING_DEEPER_CACHE"] = previous
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOING_DEEPER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,98 +1,84 @@
 """Small networks for the tests, with weights and thresholds whose float32 sums are exact, whatever their order.
 
 Weights are multiples of 1/64, or 1/4096 where half precision is not to hold them. Those into and out of a relay
-multiply each other, so that they are multiples of 1/4, with zero mean and a pooling of 2 at most: even the sums behind
+multiply each other, so that they are multiples of 1/4, with zero mean and a pooling of 2 at most: even the sums after
 a relay need fewer than 24 bits.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from hypothesis import strategies as st
 
 from netspec.spec import NetSpec, Population, Projection
 from netspec.vgg import vgg16
-from sims.recording import Recording, counted_groups
-from sims.reference import ReferenceSimulator
-from sims.runtime import RunInput
+from sims.simulation.geometry import Geometry
+from sims.simulation.recording import Recording
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
+from sims.simulation.wiring import counted_groups
+
+
+def net(name: str, shapes: dict[str, tuple[int, int, int]], *projections: Projection, relays=()) -> NetSpec:
+    """A network of populations of these shapes; the first is the input, others spike or are relays."""
+    kinds = {next(iter(shapes)): "input"} | dict.fromkeys(relays, "relay")
+    populations = [Population(population, shape, kinds.get(population, "if")) for population, shape in shapes.items()]
+    return NetSpec(name, tuple(populations), projections)
 
 
 def garden() -> NetSpec:
     """Every kind of projection: overlapping strides, even kernels, identities, relays, junctions, pooled dense."""
-    return NetSpec(
+    shapes = {"input": (8, 12, 2), "a": (8, 12, 3), "b": (4, 6, 4), "c": (3, 4, 2), "r": (4, 6, 4), "d": (3, 4, 3)}
+    return net(
         "garden",
-        (
-            Population("input", (8, 12, 2), kind="input"),
-            Population("a", (8, 12, 3)),
-            Population("b", (4, 6, 4)),
-            Population("c", (3, 4, 2)),
-            Population("r", (4, 6, 4), kind="relay"),
-            Population("d", (3, 4, 3)),
-            Population("s", (4, 6, 5), kind="relay"),
-            Population("output", (1, 2, 3)),
-        ),
-        (
-            Projection("input", "a", kernel=3, padding=1),
-            Projection("a", "b", kernel=5, stride=2, padding=2),
-            Projection("input", "b", kind="identity", stride=2),  # 2 of 4 channels
-            Projection("a", "c", kernel=4, stride=3, padding=1),  # the last column and row are out of reach
-            Projection("b", "r", kernel=3, padding=1),
-            Projection("a", "r", kind="identity", stride=2),
-            Projection("r", "d", kernel=2, stride=2, padding=1),
-            Projection("r", "s", kind="identity"),
-            Projection("b", "s"),
-            Projection("a", "output", kind="dense", pool=4),
-            Projection("c", "output", kernel=3),  # and dense ones onto the same two pixels
-            Projection("d", "output", kind="dense"),
-            Projection("s", "output", kind="dense", pool=2),
-        ),
+        shapes | {"s": (4, 6, 5), "output": (1, 2, 3)},
+        Projection("input", "a", kernel=3, padding=1),
+        Projection("a", "b", kernel=5, stride=2, padding=2),
+        Projection("input", "b", kind="identity", stride=2),  # 2 of 4 channels
+        Projection("a", "c", kernel=4, stride=3, padding=1),  # the last column and row are out of reach
+        Projection("b", "r", kernel=3, padding=1),
+        Projection("a", "r", kind="identity", stride=2),
+        Projection("r", "d", kernel=2, stride=2, padding=1),
+        Projection("r", "s", kind="identity"),
+        Projection("b", "s"),
+        Projection("a", "output", kind="dense", pool=4),
+        Projection("c", "output", kernel=3),  # and dense ones onto the same two pixels
+        Projection("d", "output", kind="dense"),
+        Projection("s", "output", kind="dense", pool=2),
+        relays="rs",
     )
 
 
 def sprout() -> NetSpec:
     """A relay, a junction and pooling in as few projections as possible: each is seconds of compilation."""
-    return NetSpec(
+    return net(
         "sprout",
-        (
-            Population("input", (4, 6, 1), kind="input"),
-            Population("a", (4, 6, 3)),
-            Population("r", (2, 3, 2), kind="relay"),
-            Population("output", (1, 1, 4)),
-        ),
-        (
-            Projection("input", "a", kernel=3, padding=1),
-            Projection("a", "r", kernel=2, stride=2),
-            Projection("a", "output", kind="dense", pool=2),
-            Projection("r", "output", kind="dense"),
-        ),
+        {"input": (4, 6, 1), "a": (4, 6, 3), "r": (2, 3, 2), "output": (1, 1, 4)},
+        Projection("input", "a", kernel=3, padding=1),
+        Projection("a", "r", kernel=2, stride=2),
+        Projection("a", "output", kind="dense", pool=2),
+        Projection("r", "output", kind="dense"),
+        relays="r",
     )
 
 
 def residual(junction: str) -> NetSpec:
     """Two residual blocks with type-A shortcuts; junctions are relays (the paper's Basic) or have ReLUs ('if')."""
-    return NetSpec(
+    shapes = dict.fromkeys(("stem", "branch1", "junction1"), (8, 8, 4))
+    shapes |= dict.fromkeys(("branch2", "junction2"), (4, 4, 6))
+    return net(
         f"residual-{junction}",
-        (
-            Population("input", (8, 8, 3), kind="input"),
-            Population("stem", (8, 8, 4)),
-            Population("branch1", (8, 8, 4)),
-            Population("junction1", (8, 8, 4), kind=junction),
-            Population("branch2", (4, 4, 6)),
-            Population("junction2", (4, 4, 6), kind=junction),
-            Population("output", (1, 1, 5)),
-        ),
-        (
-            Projection("input", "stem", kernel=3, padding=1),
-            Projection("stem", "branch1", kernel=3, padding=1),
-            Projection("branch1", "junction1", kernel=3, padding=1, residual=True),
-            Projection("stem", "junction1", kind="identity"),
-            Projection("junction1", "branch2", kernel=3, stride=2, padding=1),
-            Projection("branch2", "junction2", kernel=3, padding=1, residual=True),
-            Projection("junction1", "junction2", kind="identity", stride=2),
-            Projection("junction2", "output", kind="dense", pool=2),
-        ),
+        {"input": (8, 8, 3), **shapes, "output": (1, 1, 5)},
+        Projection("input", "stem", kernel=3, padding=1),
+        Projection("stem", "branch1", kernel=3, padding=1),
+        Projection("branch1", "junction1", kernel=3, padding=1, residual=True),
+        Projection("stem", "junction1", kind="identity"),
+        Projection("junction1", "branch2", kernel=3, stride=2, padding=1),
+        Projection("branch2", "junction2", kernel=3, padding=1, residual=True),
+        Projection("junction1", "junction2", kind="identity", stride=2),
+        Projection("junction2", "output", kind="dense", pool=2),
+        relays=("junction1", "junction2") if junction == "relay" else (),
     )
 
 
@@ -103,45 +89,28 @@ def small_vgg() -> NetSpec:
 
 def wide() -> NetSpec:
     """Kernels of more than 200,000 weights, which the compiled network fetches ahead."""
-    return NetSpec(
+    return net(
         "wide",
-        (
-            Population("input", (3, 4, 8), kind="input"),
-            Population("a", (3, 4, 150)),
-            Population("b", (3, 4, 151)),
-            Population("output", (1, 1, 120)),
-        ),
-        (
-            Projection("input", "a"),
-            Projection("a", "b", kernel=3, padding=1),
-            Projection("b", "output", kind="dense"),
-        ),
+        {"input": (3, 4, 8), "a": (3, 4, 150), "b": (3, 4, 151), "output": (1, 1, 120)},
+        Projection("input", "a"),
+        Projection("a", "b", kernel=3, padding=1),
+        Projection("b", "output", kind="dense"),
     )
 
 
 def identities() -> NetSpec:
     """No weights at all."""
-    return NetSpec(
+    return net(
         "identities",
-        (
-            Population("input", (4, 6, 2), kind="input"),
-            Population("a", (4, 6, 3)),
-            Population("output", (1, 2, 4)),
-        ),
-        (
-            Projection("input", "a", kind="identity"),
-            Projection("a", "output", kind="identity", pool=2, stride=2),
-        ),
+        {"input": (4, 6, 2), "a": (4, 6, 3), "output": (1, 2, 4)},
+        Projection("input", "a", kind="identity"),
+        Projection("a", "output", kind="identity", pool=2, stride=2),
     )
 
 
-def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (1, 1, 1)) -> NetSpec:
-    """An input and an output, joined densely."""
-    return NetSpec(
-        "pair",
-        (Population("input", shape, kind="input"), Population("output", post)),
-        (Projection("input", "output", kind="dense"),),
-    )
+def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (1, 1, 1), **options) -> NetSpec:
+    """An input and an output, joined densely or as the options of the projection say."""
+    return net("pair", {"input": shape, "output": post}, Projection("input", "output", **options or {"kind": "dense"}))
 
 
 NETWORKS: dict[str, Callable[[], NetSpec]] = {
@@ -222,6 +191,38 @@ def assert_same(recording: Recording, expected: Recording) -> None:
             np.testing.assert_array_equal(arrays[name], others[name], err_msg=f"{field} {name}", strict=True)
 
 
+def crossings(spec: NetSpec, p: Projection) -> Iterator[tuple[int, ...]]:
+    """Pixels that a projection joins, found position by position: y and x in pre, in post, in the kernel."""
+    pre, post = spec[p.pre].shape, spec[p.post].shape
+    for y, x, row, column in np.ndindex(*pre[:2], *post[:2]):
+        ky, kx = y // p.pool + p.padding - row * p.stride, x // p.pool + p.padding - column * p.stride
+        if p.kind == "dense":
+            yield y, x, row, column, y // p.pool, x // p.pool
+        elif 0 <= ky < p.kernel and 0 <= kx < p.kernel:
+            yield y, x, row, column, ky, kx
+
+
+def connected(spec: NetSpec, p: Projection) -> np.ndarray:
+    """Table of who reaches whom: int, of the shapes of pre and post."""
+    pre, post = spec[p.pre].shape, spec[p.post].shape
+    table = np.zeros((*pre, *post), dtype=int)
+    for y, x, row, column, *_ in crossings(spec, p):
+        table[y, x, :, row, column] = np.eye(pre[2], post[2]) if p.kind == "identity" else 1
+    return table
+
+
+geometries = st.builds(
+    Geometry,
+    *[st.integers(1, 4)] * 6,
+    kernel_height=st.integers(1, 6),
+    kernel_width=st.integers(1, 6),
+    stride=st.integers(1, 4),
+    padding=st.integers(0, 2),
+    pool=st.integers(1, 4),
+    identity=st.just(False),
+)
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> NetSpec:
     """Random networks: chains with side branches, junctions and relays, over all kinds of projection."""
@@ -257,21 +258,14 @@ def specs(draw: st.DrawFn) -> NetSpec:
 def _options(pre: Population, kind: str, graded: bool):
     """All geometries of a projection that begins at ``pre``: its options, the height and width of post."""
     height, width, _ = pre.shape
-    strides = (1,) if kind == "dense" else (1, 2, 3)
-    kernels = range(1, 6) if kind == "conv" else (1,)
-    paddings = range(3) if kind == "conv" else (0,)
-    for pool in (1, 2) if graded else (1, 2, 4):
-        if height % pool or width % pool:
-            continue
-        for stride in strides:
-            for kernel in kernels:
-                for padding in paddings:
-                    reach = kernel - 2 * padding
-                    if min(height, width) // pool < reach:
-                        continue
-                    options = {"kind": kind, "pool": pool, "stride": stride, "kernel": kernel, "padding": padding}
-                    plane = tuple((size // pool - reach) // stride + 1 for size in (height, width))
-                    yield options, None if kind == "dense" else plane
+    pools, strides = (1, 2) if graded else (1, 2, 4), (1,) if kind == "dense" else (1, 2, 3)
+    kernels, paddings = (range(1, 6), range(3)) if kind == "conv" else ((1,), (0,))
+    for pool, stride, kernel, padding in itertools.product(pools, strides, kernels, paddings):
+        reach = kernel - 2 * padding
+        if not (height % pool or width % pool or min(height, width) // pool < reach):
+            options = {"kind": kind, "pool": pool, "stride": stride, "kernel": kernel, "padding": padding}
+            plane = tuple((size // pool - reach) // stride + 1 for size in (height, width))
+            yield options, None if kind == "dense" else plane
 
 
 def _second(pre: Population, post: Population) -> list[dict]:

@@ -1,15 +1,15 @@
 """Recordings of small networks, for the tests of figures and of exports."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np
+from networks import pair
 
 from netspec.spec import NetSpec, Population, Projection
-from sims.recording import Recording, counted_groups
-from sims.reference import ReferenceSimulator
-from sims.runtime import RunInput
+from sims.simulation.recording import Recording
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
+from sims.simulation.wiring import counted_groups
 
 STEPS, IMAGES = 30, 4
 SPEC = NetSpec(
@@ -37,6 +37,17 @@ def small_recording() -> Recording:
     thresholds = dict.fromkeys(("conv", "hidden", "output"), 0.8)
     run_input = RunInput(x, thresholds, STEPS, rasters=GROUPS, raster_presentations=3)
     return ReferenceSimulator(SPEC, weights).run(run_input)
+
+
+def of_spikes(output_spikes, output_v, spec: NetSpec | None = None, **counts) -> Recording:
+    """A recording from output spikes and potentials (presentations, steps, classes), and counts of other groups."""
+    spikes, v = np.asarray(output_spikes), np.asarray(output_v, dtype=np.float32)
+    presentations, steps, classes = spikes.shape
+    spec = spec or pair(post=(1, 1, classes))
+    counts[spec.output.name] = spikes.sum(axis=1)
+    dense = [np.broadcast_to(counts.get(name, 0), (presentations, n)) for name, n in counted_groups(spec).items()]
+    raster = np.argwhere(spikes.reshape(-1, classes)).astype(np.int32)
+    return Recording(spec, steps, np.hstack(dense).astype(np.uint16), v, {spec.output.name: raster})
 
 
 def synthetic(populations, steps: int, spikes: int) -> Recording:

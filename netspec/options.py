@@ -1,0 +1,98 @@
+"""Options that commands share: each has one name, one meaning and one help text; a command has its own defaults."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from netspec.errors import check_range
+from netspec.thresholds import RESETS, VARIANTS
+
+__all__ = ["CORES", "add_options", "make_parser", "number"]
+
+CORES = os.cpu_count() or 1
+
+
+def number(option: str, kind: type = int, **bounds: float) -> Callable[[str], float]:
+    """An argument's ``type`` that raises UserError if the number is out of the bounds of :func:`check_range`."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        check_range(option, value, **bounds)
+        return value
+
+    convert.__name__ = kind.__name__  # for argparse's "invalid int value"
+    return convert
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "checkpoint": {"metavar": "FILE|NAME", "help": "trained network: a file, or the name of a shipped one"},
+    "data": {
+        "metavar": "NAME|DIR",
+        "help": "cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* and val/CLASS/*; "
+        "not to train on: a folder of images, cifar10-samples, imagenet-samples",
+    },
+    "images": {"type": int, "help": "how many: random ones of training images, the first of others"},
+    "seed": {"type": int, "help": "of all random numbers"},
+    "seeds": {"type": number("--seeds", least=1), "help": "how many: --seed, --seed + 1, ..."},
+    "steps": {"type": int, "help": "time steps for each image"},
+    "thresholds": {
+        "metavar": "FILE|METHOD",
+        "help": f"a file, or one of {', '.join(VARIANTS)}: the file of that name beside the checkpoint",
+    },
+    "reset": {"choices": RESETS, "help": "of the membrane at a spike"},
+    "resets": {"choices": RESETS, "help": "of the membrane at a spike"},
+    "percentile": {
+        "type": number("--percentile", float, above=0, most=100),
+        "help": "over the neurons of a layer; 100 is the maximum",
+    },
+    "workers": {"type": number("--workers", least=1), "help": "processes side by side"},
+    "out": {"metavar": "PATH", "help": "where results go"},
+    "quiet": {"action": "store_true", "help": "no progress bars"},
+}
+WITHOUT = {  # what happens without an option whose default is None
+    "data": "the bundled samples of the network's size",
+    "images": "all",
+    "out": "a file named after the network",
+}
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there are some, and keeps paragraphs and tables of the description."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if default is None or default == () or isinstance(default, bool):
+            return action.help
+        if isinstance(default, (list, tuple)):
+            return f"{action.help} (default: {' '.join(map(str, default))})"
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n  " in part else fill(part, width, indent) for part in parts)
+
+
+def make_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help shows defaults, but not where there is none."""
+    return argparse.ArgumentParser(prog, description=description, formatter_class=HelpFormatter)
+
+
+def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Add shared options in the order in which they are named.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    **defaults
+        The default of each option in this command, by its name in ``OPTIONS``. With a list the option takes one
+        or more values; at None the help says what happens without it.
+    """
+    for name, default in defaults.items():
+        settings = OPTIONS[name] | {"default": default}
+        if isinstance(default, list):
+            settings["nargs"] = "+"
+        if default is None and name in WITHOUT:
+            settings["help"] += f"; without this option: {WITHOUT[name]}"
+        parser.add_argument(f"--{name}", *(["--reset"] if name == "resets" else []), **settings)

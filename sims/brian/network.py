@@ -1,0 +1,90 @@
+"""A NetSpec as a Brian2 network: NeuronGroups, PoissonGroups, synapses and the order of a time step."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from brian2 import Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, ms
+
+from netspec.spec import NetSpec
+from sims.brian.codeobjects import is_standalone
+from sims.brian.frame import Frame
+from sims.brian.neurons import RESET_CODE, input_neurons, neurons
+from sims.brian.packing import pack_kernel
+from sims.brian.synapses import SharedProjection, check_memory, explicit_synapses
+from sims.simulation.geometry import as_convolution
+from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES, Wire, Wiring
+
+__all__ = ["DT", "SpikingNetwork"]
+
+DT = 1 * ms  # the dynamics do not depend on it (section 4.2); one step is shown as 1 ms
+
+
+class SpikingNetwork:
+    """The spiking network of a NetSpec for the active Brian2 device.
+
+    Parameters
+    ----------
+    spec : NetSpec
+    weights : mapping of str to numpy.ndarray, optional
+        Weights of each weighted projection. Shared synapses in C++ standalone take them at run time.
+    synapses : {'shared', 'explicit'}
+        This project's shared-weight synapses, or one stock ``Synapses`` a projection with a ``w`` for each
+        connection. Both give the same spikes.
+    reset : {'zero', 'subtract'}
+        What a spike leaves of the membrane potential: nothing (the paper), or what exceeds the threshold.
+    half : bool
+        Shared synapses in C++ standalone are given their weights in half precision.
+
+    Attributes
+    ----------
+    network : brian2.Network
+        Ordinary and open: add monitors and groups before running.
+    groups : dict of str to Group
+        ``input_on`` and ``input_off``, then the populations by name; also ``snn["conv1_1"]``.
+    projections : dict of str to SharedProjection or Synapses
+    frame : Frame
+        Shows the images of a run and notes its spikes.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        weights: Mapping[str, np.ndarray] | None = None,
+        synapses: str = "shared",
+        reset: str = "zero",
+        half: bool = False,
+    ) -> None:
+        if synapses not in SYNAPSES or reset not in RESET_CODE:
+            raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {tuple(RESET_CODE)}")
+        if weights is None and not (synapses == "shared" and is_standalone()):
+            raise ValueError("weights are needed, except for shared synapses in C++ standalone")
+        if synapses == "explicit":
+            check_memory(spec)
+        self.spec, self.synapses, self.reset, self.half = spec, synapses, reset, half
+        defaultclock.dt = DT
+        self.network = Network()
+        self.wiring = Wiring(spec)
+        self.network.schedule = self.wiring.time_step
+        self.groups: dict[str, NeuronGroup | PoissonGroup] = {name: input_neurons(spec, name) for name in INPUT_GROUPS}
+        for population in spec.populations[1:]:
+            self.groups[population.name] = neurons(population, synapses == "shared", reset)
+        self.projections = {wire.name: self._project(wire, weights) for wire in self.wiring.wires}
+        self.frame = Frame(self.wiring, self.groups)
+        self.network.add(*self.groups.values(), *self.projections.values(), *self.frame.objects)
+
+    def __getitem__(self, name: str) -> NeuronGroup | PoissonGroup:
+        return self.groups[name]
+
+    def _project(self, wire: Wire, weights: Mapping[str, np.ndarray] | None) -> SharedProjection | Synapses:
+        given = None
+        if weights is not None:
+            given = as_convolution(self.spec, wire.projection, weights.get(wire.projection.name))
+        graded = self.spec[wire.projection.pre].kind == "relay"
+        pre, post, when = self.groups[wire.pre], self.groups[wire.post], f"arrive_{wire.post}"
+        if self.synapses == "shared":
+            kernel = None if given is None or wire.geometry.identity else pack_kernel(given)
+            return SharedProjection(
+                *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name)
+            )
+        assert given is not None
+        return explicit_synapses(pre, post, wire.geometry, wire.sign * given, graded, when, wire.name)

@@ -1,0 +1,63 @@
+"""Running a network: in this process (numpy, Cython) or as a compiled, cached C++ binary."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+
+from netspec.spec import NetSpec
+from sims.brian.binary import compiler_missing
+from sims.simulation.run_input import Simulator
+
+__all__ = ["RUNTIMES", "add_runtime_option", "choose_runtime", "open_simulator"]
+
+RUNTIMES = ("standalone", "cython", "numpy")
+
+
+def add_runtime_option(parser: argparse.ArgumentParser) -> None:
+    """``--runtime``, the same for all commands that run networks."""
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES,
+        help="a C++ binary, compiled once, or in this process; without it standalone, or numpy if there is no compiler",
+    )  # fmt: skip
+
+
+def choose_runtime(asked: str | None) -> str:
+    """The runtime that was asked for, or else the fastest that this machine has."""
+    missing = compiler_missing()
+    if asked or not missing:
+        return asked or "standalone"
+    print(f"no C++ compiler ({missing} is missing): running with numpy, many times slower", file=sys.stderr)
+    return "numpy"
+
+
+def open_simulator(
+    spec: NetSpec,
+    weights: Mapping[str, np.ndarray],
+    runtime: str = "standalone",
+    synapses: str = "shared",
+    reset: str = "zero",
+    quiet: bool = False,
+) -> Simulator:
+    """A simulator of the network, compiled or fetched from the cache if it is a standalone one.
+
+    Parameters
+    ----------
+    spec : NetSpec
+    weights : mapping of str to numpy.ndarray
+    runtime : {'standalone', 'cython', 'numpy'}
+    synapses : {'shared', 'explicit'}
+    reset : {'zero', 'subtract'}
+    quiet : bool
+        Show no progress bar while compiling.
+    """
+    if runtime == "standalone":
+        from sims.brian.standalone import StandaloneSimulator
+
+        return StandaloneSimulator(spec, weights, synapses, reset, quiet)
+    if runtime in RUNTIMES:
+        from sims.brian.inprocess import InProcessSimulator  # here, since it imports Brian2, which takes seconds
+
+        return InProcessSimulator(spec, weights, synapses, reset, target=runtime)
+    raise ValueError(f"runtime {runtime!r} is none of {RUNTIMES}")

@@ -1,0 +1,158 @@
+"""Running a network as a C++ binary: compiled once for a network and its options, cached, run again and again.
+
+Images, weights, thresholds, seeds, the number of steps and the rasters are run-time arguments.
+"""
+
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from netspec.errors import UserError
+from netspec.files import writable_folder, write_atomically
+from netspec.spec import NetSpec
+from sims.brian.binary import Blueprint, build_binary, digest, sources
+from sims.brian.cache import cache_folder, scratch_folder
+from sims.brian.packing import fit_half, packed_weights
+from sims.simulation.recording import Recording
+from sims.simulation.run_input import Progress, RunInput
+from sims.simulation.stimulus import presentation_keys
+from sims.simulation.wiring import Wiring, counted_groups
+
+__all__ = ["StandaloneSimulator"]
+
+COMPILING = threading.Lock()  # Brian2's device is one for all threads
+
+
+class StandaloneSimulator:
+    """A compiled network.
+
+    Parameters
+    ----------
+    spec, weights, synapses, reset
+        As for :class:`~sims.brian.network.SpikingNetwork`.
+    quiet : bool
+        Show no progress bar while compiling.
+    profile : bool
+        Let Brian2 measure the time of each of its objects.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Time spent on 'build' (code generation) and 'compile'; 0 if the binary was there.
+    run_seconds : float
+        Time that the last run's steps took, without starting the binary and reading and writing files.
+    profiled : dict of str to float
+        Processor time that each Brian2 object took in the last run, in seconds; empty without ``profile``.
+    peak_memory : int
+        Most memory that the binary's last run held, in bytes.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        weights: Mapping[str, np.ndarray],
+        synapses: str = "shared",
+        reset: str = "zero",
+        quiet: bool = False,
+        profile: bool = False,
+    ) -> None:
+        self.spec, self.synapses = spec, synapses
+        half = synapses == "shared" and fit_half(weights)
+        self.seconds = {"build": 0.0, "compile": 0.0}
+        self.peak_memory, self.run_seconds = 0, 0.0
+        self.profiled: dict[str, float] = {}
+        cache = writable_folder(cache_folder())
+        blueprint = Blueprint(spec, weights if synapses == "explicit" else None, synapses, reset, half, profile)
+        self.folder = cache / "binaries" / blueprint.key
+        with COMPILING:
+            if not (self.folder / "main").is_file():
+                self.seconds = build_binary(self.folder, blueprint, quiet)
+        self.arrays = json.loads((self.folder / "arrays.json").read_text())
+        key = digest(spec, weights, [sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")])
+        self.weights = cache / "weights" / f"{key[:32]}.bin"
+        if synapses == "shared" and not self.weights.is_file():
+            self.weights.parent.mkdir(exist_ok=True)
+            write_atomically(self.weights, packed_weights(Wiring(spec), weights).tobytes())
+
+    def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
+        """Present the images one after another and give back what was recorded."""
+        given = run_input.checked(self.spec, measurable=self.synapses == "shared")
+        with scratch_folder() as folder:
+            results = Path(folder)
+            self._execute(given, results, progress)
+            self.profiled = profiled_times(results / "profiling_info.txt")
+            return self._collect(given, results)
+
+    def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
+        given.x.tofile(results / "images.f32")
+        presentation_keys(given.seed, given.numbers).tofile(results / "keys.u64")
+        lines = {
+            "weights": self.weights,
+            "images": results / "images.f32",
+            "keys": results / "keys.u64",
+            "presentations": len(given.x),
+            "steps": given.steps,
+            "raster_presentations": given.raster_presentations,
+        }
+        if self.synapses == "explicit":
+            del lines["weights"]
+        text = "".join(f"{key} {value}\n" for key, value in lines.items())
+        text += "".join(f"raster {name}\n" for name in (self.spec.output.name, *given.rasters))
+        (results / "input.txt").write_text(text)
+        largest = float(np.finfo(np.float32).max)
+        arguments = [f"{name}.v_th={min(value, largest)!r}" for name, value in given.thresholds.items()]
+        arguments += [f"{name}.measured=1" for name in given.measured]
+        command = [str(self.folder / "main"), "--results_dir", f"{results}/", str(results / "input.txt"), *arguments]
+        process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        reported = 0
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            for line in process.stdout:
+                if line.startswith("peak_memory "):
+                    self.peak_memory = int(line.split()[1])
+                elif line.startswith("run_seconds "):
+                    self.run_seconds = float(line.split()[1])
+                elif progress and line.strip().isdigit():
+                    progress(int(line) - reported)
+                    reported = int(line)
+            message = process.stderr.read().strip()
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        if status:
+            raise UserError(
+                f"the simulation ended with status {status}: {message or 'killed, perhaps for want of memory'}"
+            )
+
+    def _collect(self, given: RunInput, results: Path) -> Recording:
+        presentations = len(given.x)
+        counts = np.fromfile(results / "spike_counts.bin", dtype=np.uint16)
+        output_v = np.fromfile(results / "output_v.bin", dtype=np.float32)
+        rasters = {}
+        for name in (self.spec.output.name, *given.rasters):
+            rasters[name] = np.fromfile(results / f"raster_{name}.bin", dtype=np.int32).reshape(-1, 2)
+        return Recording(
+            self.spec,
+            given.steps,
+            counts.reshape(presentations, sum(counted_groups(self.spec).values())),
+            output_v.reshape(presentations, given.steps, self.spec.output.size),
+            rasters,
+            {name: self._result(results, f"{name}.peak") for name in given.measured},
+            given.describe(),
+        )
+
+    def _result(self, results: Path, name: str) -> np.ndarray:
+        array = self.arrays[name]
+        return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+
+def profiled_times(file: Path) -> dict[str, float]:
+    """Seconds of each Brian2 object; nothing if there is no such file."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return {re.sub(r"_codeobject(_\d+)?$", "", name): float(spent) for name, spent in (line.split() for line in lines)}

@@ -1,0 +1,111 @@
+"""A projection in Brian2: synapses that share their weights, or stock ones with a weight for each connection."""
+
+import os
+from dataclasses import asdict
+
+import numpy as np
+from brian2 import Group, Synapses, ms
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.brian.codeobjects import TemplateRunner, is_standalone
+from sims.simulation.geometry import Geometry, connections
+
+__all__ = ["SharedProjection", "check_memory", "explicit_synapses"]
+
+EXPLICIT_BYTES = 64  # of a connection while stock synapses are made: indices, weight, and copies of them
+
+
+class SharedProjection(TemplateRunner):
+    """Every spike of ``pre`` adds its rows of the kernel to the membrane potentials ``v`` of ``post``.
+
+    One step costs as many additions as the spikes have connections, and in C++ standalone a look at every pixel of
+    ``post``; memory is that of the kernel, and of a list of the spikes that reach each pixel, shared by all
+    projections. In C++ standalone the kernel lies in a file that the binary maps (see ``run_input.h``), and spikes
+    are taken to be in ascending order of their neurons; at run time it is the variable ``kernel``.
+
+    Parameters
+    ----------
+    pre, post : Group
+        ``pre`` has spikes; ``post`` has ``v``, and ``reached`` if it has an ``IFThresholder`` in C++ standalone.
+    geometry : Geometry
+    kernel : numpy.ndarray
+        Weights, packed by ``pack_kernel``; float32. Not used in C++ standalone.
+    offset : int
+        Where the kernel begins in the file of all weights, in numbers (C++ standalone).
+    half : bool
+        Whether the weights in that file have half precision.
+    sign : {1, -1}
+        Factor on all weights: -1 for spikes of negative inputs.
+    graded : bool
+        Multiply by the presynaptic ``v``: the projection of a relay.
+    when : str
+        Scheduling slot.
+    """
+
+    def __init__(
+        self,
+        pre: Group,
+        post: Group,
+        geometry: Geometry,
+        kernel: np.ndarray | None = None,
+        offset: int = 0,
+        half: bool = False,
+        sign: int = 1,
+        graded: bool = False,
+        when: str = "synapses",
+        name: str = "sharedprojection*",
+    ) -> None:
+        references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, "v")}
+        marks = 0  # of each pixel of post; a dense projection takes all of post for one
+        if "reached" in post.variables:
+            references |= {"_post_v_th": (post, "v_th"), "_post_reached": (post, "reached")}
+            marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
+            assert marks and not rest
+        assert geometry.kernel_size < 2**31  # places in it are int32
+        if graded:
+            references["_pre_v"] = (pre, "v")
+        settings = asdict(geometry) | {
+            "pre_size": len(pre),
+            "sign": sign,
+            "scale": geometry.scale,
+            "weight_type": "vectors::half" if half else "float",
+            "graded": graded,
+            "marks": marks,
+            "offset": offset,
+            "kernel_size": geometry.kernel_size,
+            "crossings": geometry.crossings,
+        }
+        TemplateRunner.__init__(self, post, "shared_projection", when, name, (), references, {"g": settings})
+        self.geometry = geometry
+        if not (geometry.identity or is_standalone()):
+            assert kernel is not None and kernel.size == geometry.kernel_size
+            self.variables.add_array("kernel", size=kernel.size, values=kernel, dtype=np.float32, constant=True)
+            self.needed_variables.append("kernel")
+
+
+def explicit_synapses(
+    pre: Group, post: Group, geometry: Geometry, weights: np.ndarray, graded: bool, when: str, name: str
+) -> Synapses:
+    """A stock ``Synapses`` with a weight ``w`` for each connection of the projection."""
+    effect = "v_post += w * v_pre" if graded else "v_post += w"
+    synapses = Synapses(pre, post, "w : 1 (constant)", on_pre=effect, delay=0 * ms, dtype={"w": np.float32}, name=name)
+    i, j, w = connections(geometry, weights)
+    if len(i):
+        synapses.connect(i=i, j=j)
+        synapses.w = w
+    else:  # padding and stride can leave nothing
+        synapses.connect(False)
+    synapses.pre.when = when
+    return synapses
+
+
+def check_memory(spec: NetSpec) -> None:
+    """Raise UserError if explicit synapses cannot fit into this machine's memory."""
+    needed = EXPLICIT_BYTES * sum(spec.synapses(projection) for projection in spec.projections)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise UserError(
+            f"explicit synapses of {spec.name} need about {needed / 1e9:.1f} GB while they are made, this machine has "
+            f"{available / 1e9:.1f} GB; use shared synapses or a narrower network"
+        )

@@ -1,0 +1,66 @@
+"""ANN-model normalisation: thresholds from the activations of the ANN (Diehl et al. 2015)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from netspec.ann import ANN
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from netspec.thresholds import arriving_value
+
+__all__ = ["ann_norm"]
+
+
+def ann_norm(
+    spec: NetSpec,
+    weights: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    percentile: float = 100,
+    known: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Thresholds from the largest ReLU activations of the ANN.
+
+    A spike of layer l - 1 stands for the activation lambda(l - 1), so that with unscaled weights
+    v_th(l) = lambda(l) / lambda(l - 1); for the input lambda is 1. A spike of a population whose threshold is
+    known stands for that threshold times what a spike of its input stands for.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        Encoded training images, (images, height, width, channels).
+    percentile : float
+        Below 100: this percentile over the neurons, each with its own maximum over images.
+    known : mapping of str to float, optional
+        Thresholds that are not to be balanced.
+
+    Raises
+    ------
+    UserError
+        If the spikes that meet at a junction stand for different activations, or a layer is silent.
+    """
+    ann = ANN.from_weights(spec, weights)
+    highest: dict[str, torch.Tensor] = {}
+    for part in np.array_split(x, max(1, len(x) // 64)):
+        for name, values in ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())).items():
+            highest[name] = torch.maximum(highest[name], values.amax(0)) if name in highest else values.amax(0)
+    known = known or {}
+    spike = {spec.input.name: 1.0}  # the activation that a spike stands for
+    thresholds = {}
+    for population in spec.populations[1:]:
+        name = population.name
+        arriving = arriving_value(spec, spike, name)
+        if np.isnan(arriving):
+            raise UserError(
+                f"the spikes that meet in {name} stand for different activations; use unit thresholds or spike-norm"
+            )
+        if population.kind == "relay":
+            spike[name] = arriving
+            continue
+        largest = float(np.percentile(highest[name].numpy(), percentile))
+        if name not in known and not largest > 0:
+            raise UserError(f"no ReLU of {name} is active on any of {len(x)} images; use more of them")
+        thresholds[name] = float(np.float32(known.get(name, largest / arriving)))
+        spike[name] = thresholds[name] * arriving
+    return thresholds

@@ -1,0 +1,85 @@
+"""SPIKE-NORM: thresholds from the synaptic input in the spiking network itself (Algorithm 1 of the paper)."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from netspec.errors import UserError
+from sims.simulation.run_input import RunInput, Simulator
+
+__all__ = ["spike_norm"]
+
+
+def spike_norm(
+    simulator: Simulator,
+    x: np.ndarray,
+    steps: int = 2500,
+    seed: int = 0,
+    percentile: float = 100,
+    known: Mapping[str, float] | None = None,
+    workers: int = 1,
+    finished: Callable[[str, float], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """Set each population's threshold to the largest synaptic input that it receives in the spiking network.
+
+    Population after population, the network runs with the thresholds found so far, the population's synaptic
+    input of each step is measured (without its membrane potential), and the maximum over images, neurons and
+    steps becomes its threshold.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        With shared synapses.
+    x : numpy.ndarray
+        Encoded training images, (images, height, width, channels).
+    steps : int
+        Time steps for each image and population.
+    seed : int
+        Of the input spikes.
+    percentile : float
+        Below 100: this percentile over the neurons, each with its own maximum over images and steps.
+    known : mapping of str to float, optional
+        Thresholds that are not to be balanced: fixed ones, or those of an interrupted calibration.
+    workers : int
+        Runs side by side (C++ standalone), each with a part of the images.
+    finished : callable, optional
+        Called with each population's name and threshold.
+    progress : callable, optional
+        Called with the number of steps simulated since the last call.
+
+    Returns
+    -------
+    dict of str to float
+
+    Raises
+    ------
+    UserError
+        If a population receives no positive input, so that it can have no threshold.
+    """
+    thresholds: dict[str, float] = {}
+    known = known or {}
+    parts = np.array_split(np.arange(len(x)), min(workers, len(x)))
+    for population in simulator.spec.spiking:
+        name = population.name
+        if name in known:
+            thresholds[name] = known[name]
+            continue
+
+        def measure(part: np.ndarray, name: str = name) -> np.ndarray:
+            given = RunInput(x[part], dict(thresholds), steps, seed, ids=part, measured=(name,))
+            return simulator.run(given, progress).peaks[name]
+
+        if len(parts) == 1:
+            peaks = [measure(parts[0])]
+        else:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                peaks = list(pool.map(measure, parts))
+        threshold = float(np.percentile(np.maximum.reduce(peaks), percentile))
+        if not threshold > 0:
+            raise UserError(f"{name} receives no positive input in {steps} steps of {len(x)} images; use more of them")
+        thresholds[name] = float(np.float32(threshold))
+        if finished:
+            finished(name, thresholds[name])
+    return thresholds

@@ -1,0 +1,160 @@
+"""Shards as tasks of a Dask cluster: processes of this machine by default, a scheduler's workers for more."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
+
+from netspec.checkpoint import Checkpoint
+from netspec.data import ImageSet
+from netspec.errors import UserError
+from netspec.thresholds import Thresholds
+from sims.brian.runtime import open_simulator
+from sims.evaluation.shards import Shard, run_shard, write_shard
+
+if TYPE_CHECKING:
+    from dask.distributed import Client, Future
+
+__all__ = ["RETRIES", "compute", "until_interrupted"]
+
+Item = TypeVar("Item")
+RETRIES = 2
+AHEAD = 3  # shards that a core has or waits for
+PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
+
+
+def compute(
+    missing: Sequence[Shard],
+    checkpoint: Checkpoint,
+    thresholds: Mapping[str, Thresholds],
+    images: ImageSet,
+    out: Path,
+    runtime: str = "standalone",
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> dict[Shard, BaseException]:
+    """Simulate shards on a cluster, keep each in ``out`` as it finishes; returns those that failed 1 + RETRIES times.
+
+    ``images`` are all that the shards are parts of, ``thresholds`` go by the digest of a ``Setting``. The cluster has
+    ``workers`` processes of this machine, or is that of the Dask scheduler at the address ``scheduler``.
+    """
+    from dask.distributed import as_completed
+
+    failed: dict[Shard, BaseException] = {}
+    done = wrong = 0
+    total = sum(shard.stop - shard.start for shard in missing)
+    with cluster(workers, scheduler) as address, connect(address) as client:
+        for reset in {shard.case.setting.reset for shard in missing}:  # compiled once, before the workers look for it
+            open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", reset)
+        network = client.scatter(checkpoint, broadcast=True)
+        waiting = deque(missing)
+        running: dict[Future, Shard] = {}
+        finished = as_completed()
+
+        def submit() -> None:
+            """Keep the workers busy, without handing over the pixels of shards whose turn is far away."""
+            try:
+                most = AHEAD * max(1, sum(client.ncores().values()))  # workers may join or leave
+            except OSError as error:
+                raise UserError(f"the Dask scheduler is gone ({error}); the same command again goes on") from error
+            while waiting and len(running) < most:
+                shard = waiting.popleft()
+                pixels = images.images[shard.start : shard.stop]
+                values = dict(thresholds[shard.case.setting.thresholds].values)
+                future = client.submit(run_shard, network, values, shard, pixels, runtime, retries=RETRIES, pure=False)
+                running[future] = shard
+                finished.add(future)
+
+        submit()
+        with tqdm(total=total, unit="image") as bar:
+            for future in until_interrupted(finished):
+                shard = running.pop(future)
+                if future.status == "finished":
+                    table = future.result()
+                    write_shard(table, shard, out)
+                    predicted = table[f"snn_{shard.case.steps}"].to_numpy()
+                    done += len(table)
+                    wrong += int((predicted != images.labels[table["image"]]).sum())
+                    bar.update(len(table))
+                    bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
+                else:
+                    failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
+                submit()
+    return failed
+
+
+def until_interrupted(items: Iterator[Item]) -> Iterator[Item]:
+    """All items; Ctrl-C ends the wait for one, and the work on one only if it comes twice.
+
+    Raised in the midst of the work, KeyboardInterrupt could fall into the destructor of a Dask future and be lost.
+    """
+    came = waiting = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal came
+        if waiting or came:
+            raise KeyboardInterrupt
+        came = True
+
+    handler = signal.signal(signal.SIGINT, interrupt)
+    try:
+        while True:
+            waiting = True
+            if came:
+                raise KeyboardInterrupt
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            waiting = False
+            yield item
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def cluster(workers: int, scheduler: str | None = None) -> Iterator[str]:
+    """The address of the scheduler to talk to: that of a local cluster, if none is given."""
+    from dask.distributed import LocalCluster
+
+    if scheduler:
+        yield scheduler
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers leave Ctrl-C to this process, which ends them
+    try:
+        made = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
+            silence_logs=logging.CRITICAL,
+        )
+    except (TimeoutError, RuntimeError) as error:
+        raise UserError(f"{workers} worker processes did not start ({error}); try fewer") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with made:
+        yield made.scheduler_address
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Client]:
+    """A client of the scheduler; raises UserError if none answers, or if it has no workers."""
+    from dask.distributed import Client
+
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address} ({error})") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise UserError(f"the Dask scheduler at {address} has no workers; start them, see --help") from error
+        yield client

@@ -1,0 +1,99 @@
+"""Tables of many cases: errors against steps, spikes and operations, mean over images and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.evaluation.shards import Case, Setting
+from sims.simulation.metrics import ann_macs, driven_by_spikes
+
+__all__ = ["KEYS", "operations_table", "summary_table", "with_earlier"]
+
+KEYS = [*(field.name for field in fields(Setting)), "images"]  # columns that tell evaluations apart
+
+
+def name_seeds(seeds: pd.Series) -> str:
+    """``'0 1 2'``."""
+    return " ".join(map(str, sorted(seeds)))
+
+
+def summary_table(cases: Sequence[tuple[Case, pd.DataFrame]], labels: np.ndarray, ann: np.ndarray) -> pd.DataFrame:
+    """Errors against steps, mean and standard deviation over seeds.
+
+    Parameters
+    ----------
+    cases : sequence of (Case, pandas.DataFrame)
+        Each with its images' rows.
+    labels, ann : numpy.ndarray
+        True class and the ANN's class of each image.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each setting and step: errors and increments in percent, images, seed (``'0 1 2'``).
+    """
+    rows = []
+    for case, table in cases:
+        chosen = table["image"].to_numpy()
+        ann_error = 100 * float((ann != labels)[chosen].mean())
+        base = case.setting.columns() | {"images": len(table)}
+        for step in case.reported:
+            snn = table[f"snn_{step}"].to_numpy()
+            error = 100 * float((snn != labels[chosen]).mean())
+            agreement = 100 * float((snn == ann[chosen]).mean())
+            errors = {"ann_error": ann_error, "snn_error": error, "agreement": agreement}
+            rows.append(base | {"steps": step, "seed": case.seed} | errors)
+    table = pd.DataFrame(rows)
+    result = table.groupby([*KEYS, "steps"], sort=False).agg(
+        seed=("seed", name_seeds),
+        ann_error=("ann_error", "first"),
+        snn_error=("snn_error", "mean"),
+        snn_error_sd=("snn_error", "std"),
+        agreement=("agreement", "mean"),
+    )
+    result.insert(4, "increment", result["snn_error"] - result["ann_error"])
+    return result.reset_index().round(4)
+
+
+def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) -> pd.DataFrame:
+    """Spikes per neuron of each layer, and AC and MAC operations for an image; mean over images and seeds."""
+    macs, rows = ann_macs(spec, driven_by_spikes(spec)), []
+    for case, table in cases:
+        row = case.setting.columns() | {"images": len(table), "steps": case.steps, "seed": case.seed}
+        row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
+        row |= {"mac_per_image": macs, "ac_mac_ratio": table["ac"].mean() / macs}
+        for population in (spec.input, *spec.spiking):
+            row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
+        rows.append(row)
+    groups = pd.DataFrame(rows).groupby([*KEYS, "steps"], sort=False)
+    result = groups.mean()
+    result["seed"] = groups["seed"].agg(name_seeds)
+    return result.reset_index().round(6)
+
+
+def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table after the rows that a file of the same network has of other settings or seeds.
+
+    Rows of the same setting go if their seeds are all among those of the table.
+
+    Raises
+    ------
+    UserError
+        If the file is no such table.
+    """
+    try:
+        earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
+        kept = earlier[earlier["checkpoint"].isin(table["checkpoint"])]
+        new = {name: set(seeds.split()) for name, seeds in table.set_index(KEYS)["seed"].items()}
+        old = kept.set_index(KEYS)["seed"].astype(str).items()
+        kept = kept[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]
+    except FileNotFoundError:
+        return table
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of this command ({error}); move it away") from error
+    return pd.concat([kept, table]) if len(kept) else table

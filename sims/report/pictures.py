@@ -1,0 +1,60 @@
+"""The pictures of one run: rasters of chosen populations, and the answer's accuracy against time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from netspec.spec import NetSpec
+from sims.report import plots
+from sims.report.raster import raster
+from sims.report.result import Result
+from sims.report.style import save, style
+from sims.simulation.metrics import agreement, error
+
+__all__ = ["rasters_of", "save_pictures"]
+
+
+def rasters_of(spec: NetSpec) -> list[str]:
+    """Up to four spiking populations between the first layer and the output."""
+    names = [population.name for population in spec.spiking]
+    return list(dict.fromkeys(names[k] for k in (0, 2 * len(names) // 5, 4 * len(names) // 5, -1)))
+
+
+def save_pictures(result: Result, rasters: Sequence[str], out: Path, photos: bool = True) -> list[Path]:
+    """Draw a raster of each population, one of all of them, and accuracy against time; returns the files."""
+    with style():
+        files = [file for name in rasters for file in save(draw(result, [name], photos), out / f"raster_{name}")]
+        if len(rasters) > 1:
+            files += save(draw(result, rasters, photos), out / "raster")
+        return [*files, *save(accuracy(result), out / "accuracy")]
+
+
+def draw(result: Result, names: Sequence[str], photos: bool) -> Figure:
+    """A raster of the first images."""
+    images = result.images
+    drawn = raster(
+        result.recording,
+        names,
+        presentations=range(min(result.recording.settings["raster_presentations"], len(images))),
+        images=images.images if photos else None,
+        labels=images.labels if (images.labels >= 0).all() else None,
+        classes=images.classes,
+    )
+    assert isinstance(drawn, Figure)
+    return drawn
+
+
+def accuracy(result: Result) -> Figure:
+    """Accuracy against steps, or agreement with the ANN where the classes are not known."""
+    recording, labels, figure = result.recording, result.images.labels, Figure()
+    steps = np.unique(np.geomspace(10, recording.steps, 60).astype(int)) if recording.steps > 10 else [recording.steps]
+    ax = figure.add_subplot()
+    if (labels >= 0).all():
+        curve = {"accuracy": 1 - error(recording, labels, steps)}
+        plots.convergence(ax, steps, curve, result.summary["ann_accuracy"], quantity="accuracy")
+    else:
+        curve = {"agreement": agreement(recording, result.ann, steps)}
+        plots.convergence(ax, steps, curve, quantity="agreement with the ANN")
+    return figure

@@ -1,0 +1,131 @@
+"""What one run gave: a row for each image, accuracies, spikes, operations, settings; printed and saved."""
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from netspec.checkpoint import Checkpoint
+from netspec.data import ImageSet
+from netspec.files import write_atomically
+from netspec.thresholds import Thresholds
+from sims.simulation.metrics import ac_mac_ratio
+from sims.simulation.recording import Recording
+
+__all__ = ["Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A spiking network's answers beside its ANN's.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    thresholds : Thresholds
+    images : ImageSet
+    recording : Recording
+    ann : numpy.ndarray
+        The ANN's class of each image.
+    settings : mapping
+        How the network was run, as plain data.
+    seconds : mapping of str to float
+        Time that each stage took.
+    """
+
+    checkpoint: Checkpoint
+    thresholds: Thresholds
+    images: ImageSet
+    recording: Recording
+    ann: np.ndarray
+    settings: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each image: image, true, ann, snn, output_spikes (of the winner), runner_up (of the next)."""
+        spikes = np.sort(self.recording.output_counts[:, -1], axis=1)
+        name = np.array([*self.images.classes, "?"])
+        columns = {"true": self.images.labels, "ann": self.ann, "snn": self.recording.predictions()}
+        table = pd.DataFrame({column: name[classes] for column, classes in columns.items()})
+        table.insert(0, "image", np.arange(len(table)))
+        return table.assign(output_spikes=spikes[:, -1], runner_up=spikes[:, -2])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Accuracies, agreement, spikes per neuron, operations, seconds, peak memory and settings, as plain data."""
+        recording, checkpoint, thresholds = self.recording, self.checkpoint, self.thresholds
+        labels, snn = self.images.labels, recording.predictions()
+        known = labels >= 0
+        ratio = ac_mac_ratio(recording)
+        return {
+            "images": len(self.ann),
+            "ann_accuracy": float((self.ann == labels)[known].mean()) if known.any() else None,
+            "snn_accuracy": float((snn == labels)[known].mean()) if known.any() else None,
+            "agreement": float((self.ann == snn).mean()),
+            "agreeing_images": int((self.ann == snn).sum()),
+            "spikes_per_neuron": recording.spikes_per_neuron(),
+            "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
+            "synaptic_operations": {
+                p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections
+            },
+            "seconds": dict(self.seconds),
+            "peak_memory_bytes": peak_memory(),
+            "settings": {
+                "network": checkpoint.spec.name,
+                "checkpoint": checkpoint.digest,
+                "checkpoint_test_error": checkpoint.info.get("test_error"),
+                "trained_on": checkpoint.info.get("trained_on"),
+                "images": self.images.source,
+                "steps": recording.steps,
+                "seed": recording.settings["seed"],
+                "thresholds": {"method": thresholds.variant, "percentile": thresholds.percentile},
+                **self.settings,
+            },
+        }
+
+    def text(self) -> str:
+        """Table and summary for people."""
+        summary, settings = self.summary, self.summary["settings"]
+        with pd.option_context("display.max_rows", 60, "display.width", 120):
+            table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
+        data, ratio = settings["trained_on"], summary["ac_mac_ratio"]
+        error = percent(settings["checkpoint_test_error"])
+        trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
+        lines = {
+            "network": f"{settings['network']}, {trained}",
+            "ANN accuracy": f"{percent(summary['ann_accuracy'])} of {summary['images']} images",
+            "SNN accuracy": f"{percent(summary['snn_accuracy'])} after {settings['steps']} steps",
+            "agreement": f"{summary['agreeing_images']} of {summary['images']} images",
+            "spikes/neuron": " ".join(f"{name} {rate:.1f}" for name, rate in summary["spikes_per_neuron"].items()),
+            "AC/MAC ratio": f"{'unknown' if ratio is None else f'{ratio:.3f}'} (layers driven by IF neurons)",
+            "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
+            "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",
+        }
+        return f"{table}\n\n" + "\n".join(f"{title:<15}{line}" for title, line in lines.items())
+
+    def save(self, out: Path) -> list[Path]:
+        """Write recording, thresholds, table and summary; returns the files."""
+        files = [out / name for name in ("recording.npz", "thresholds.json", "images.csv", "summary.json")]
+        self.recording.save(files[0])
+        self.thresholds.save(files[1])
+        write_atomically(files[2], self.table.to_csv(index=False))
+        write_atomically(files[3], json.dumps(self.summary, indent=1) + "\n")
+        return files
+
+
+def percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.2f} %"
+
+
+def peak_memory() -> int:
+    """Largest memory that this process or one of its children has held, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

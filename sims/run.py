@@ -1,0 +1,107 @@
+"""Show images to a trained network and let it answer in spikes, beside its ANN.
+
+Sengupta et al. 2019, Going Deeper in Spiking Neural Networks: VGG and Residual Architectures. A network trained
+without bias and batch norm becomes one of integrate-and-fire neurons in Brian2; the class is the output neuron with
+the most spikes.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from netspec.ann import ann_predictions
+from netspec.checkpoint import load_checkpoint
+from netspec.data import load_images
+from netspec.errors import UserError, run_command
+from netspec.files import writable_folder
+from netspec.options import add_options, make_parser
+from netspec.resnet import DesignConstraints
+from netspec.thresholds import open_thresholds
+from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
+from sims.report.pictures import rasters_of, save_pictures
+from sims.report.result import Result
+from sims.simulation.run_input import RunInput
+from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
+
+
+def main(
+    description: str | None = __doc__,
+    checkpoint: str = "vgg16-cifar10",
+    thresholds: str = "spike-norm",
+    constraints: Mapping[str, DesignConstraints] | None = None,
+) -> None:
+    """The command, with the defaults of a network and the choices of ``--constraints``."""
+    options = parse_arguments(description, checkpoint, thresholds, constraints)
+
+    network = load_checkpoint(options.checkpoint)
+    balanced = open_thresholds(options.thresholds, options.checkpoint, network)
+    size = network.spec.input.shape[0]
+    source = options.data or ("cifar10-samples" if size == 32 else "imagenet-samples")
+    images = load_images(source, size, network.classes).first(options.images)
+    rasters = rasters_of(network.spec) if options.raster is None else options.raster
+    for name in set(rasters) - set(INPUT_GROUPS):
+        network.spec[name]  # complains of an unknown name
+    out = writable_folder(options.out)
+
+    x = network.encode(images.images)
+    given = RunInput(x, balanced.values, options.steps, options.seed, None, rasters, options.raster_images)
+    given = given.checked(network.spec)
+    runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
+    ann = ann_predictions(network, images.images)
+    seconds["ann"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    simulator = open_simulator(network.spec, network.weights, runtime, options.synapses, options.reset, options.quiet)
+    opened = {"build": time.perf_counter() - start, "compile": 0.0}
+    seconds |= getattr(simulator, "seconds", opened)
+
+    start = time.perf_counter()
+    total = len(x) * options.steps
+    with tqdm(total=total, desc="simulating", unit="step", unit_scale=True, disable=options.quiet) as bar:
+        recording = simulator.run(given, bar.update)
+    seconds["simulate"] = time.perf_counter() - start
+
+    how = {"runtime": runtime, "synapses": options.synapses, "reset": options.reset}
+    how |= {"rasters": list(rasters), "raster_images": options.raster_images}
+    result = Result(network, balanced, images, recording, ann, how, seconds)
+    print(result.text())
+    files = result.save(out) + save_pictures(result, rasters, out, photos=not options.no_photos)
+    print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
+
+
+def parse_arguments(
+    description: str | None, checkpoint: str, thresholds: str, constraints: Mapping[str, DesignConstraints] | None
+) -> argparse.Namespace:
+    parser = make_parser(description)
+    add_options(parser, checkpoint=checkpoint, thresholds=thresholds, reset="zero")
+    if constraints:
+        parser.add_argument("--constraints", choices=constraints, help="sets checkpoint and thresholds")
+    parser.add_argument(
+        "--standalone", dest="runtime", action="store_const", const="standalone", help="same as --runtime standalone"
+    )
+    add_runtime_option(parser)
+    parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
+    add_options(parser, data=None, images=None, steps=2500, seed=0)
+    parser.add_argument(
+        "--raster", nargs="*", metavar="POPULATION",
+        help="populations whose spikes are kept and drawn; by default four between the first layer and the output",
+    )  # fmt: skip
+    parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
+    parser.add_argument("--no-photos", action="store_true", help="leave the photographs out of the rasters")
+    add_options(parser, out="output", quiet=False)
+    options = parser.parse_args()
+    if constraints and options.constraints:
+        if (options.checkpoint, options.thresholds) != (checkpoint, thresholds):
+            raise UserError("--constraints sets checkpoint and thresholds; give either it or them")
+        chosen = constraints[options.constraints]
+        options.checkpoint, options.thresholds = chosen.checkpoint, chosen.thresholds
+    if options.raster_images < 1:
+        raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
+    return options
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,127 @@
+"""The geometry of a projection: which neurons it joins, by which weight of its kernel.
+
+Neurons are numbered channel-last, ``(y * width + x) * channels + c``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from netspec.spec import NetSpec, Projection
+
+__all__ = ["Geometry", "as_convolution", "connections"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A projection as a convolution; a dense one is a convolution whose kernel covers all of pre.
+
+    Parameters
+    ----------
+    height, width, channels : int
+        Of pre, before pooling.
+    post_height, post_width, post_channels : int
+    kernel_height, kernel_width, stride, padding, pool : int
+    identity : bool
+        Weight 1 / pool**2 from each channel to its like, no kernel.
+    """
+
+    height: int
+    width: int
+    channels: int
+    post_height: int
+    post_width: int
+    post_channels: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    padding: int
+    pool: int
+    identity: bool
+
+    @classmethod
+    def of(cls, spec: NetSpec, projection: Projection) -> Geometry:
+        height, width, channels = spec[projection.pre].shape
+        post = spec[projection.post]
+        kernel: tuple[int, int] = (projection.kernel, projection.kernel)
+        post_shape = post.shape
+        if projection.kind == "dense":
+            kernel = (height // projection.pool, width // projection.pool)
+            post_shape = (1, 1, post.size)
+        return cls(
+            *(height, width, channels),
+            *post_shape,
+            *kernel,
+            stride=projection.stride,
+            padding=projection.padding,
+            pool=projection.pool,
+            identity=projection.kind == "identity",
+        )
+
+    @property
+    def scale(self) -> float:
+        """What average pooling leaves of a spike, exactly as a float32."""
+        return float(np.float32(1 / self.pool**2))
+
+    @property
+    def kernel_size(self) -> int:
+        """Number of weights that are kept."""
+        return 0 if self.identity else self.channels * self.kernel_height * self.kernel_width * self.post_channels
+
+    @property
+    def crossings(self) -> int:
+        """At least as many as there are pairs of a neuron of pre and a pixel of post that it reaches."""
+        covering = self.kernel_height * self.kernel_width, self.post_height * self.post_width
+        return self.height * self.width * self.channels * min(covering)
+
+
+def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
+    """A projection's weights ``[c_post][c_pre][ky][kx]``, float32; without weights those of an identity."""
+    geometry = Geometry.of(spec, projection)
+    if weights is None:
+        weights = np.eye(geometry.post_channels, geometry.channels, dtype=np.float32)[:, :, None, None]
+    elif projection.kind == "dense":
+        shape = (geometry.post_channels, geometry.kernel_height, geometry.kernel_width, geometry.channels)
+        weights = weights.reshape(shape).transpose(0, 3, 1, 2)
+    return weights.astype(np.float32)
+
+
+def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every connection of a projection, for stock ``Synapses``.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    weights : numpy.ndarray
+        ``[c_post][c_pre][ky][kx]``, from :func:`as_convolution`.
+
+    Returns
+    -------
+    pre, post : numpy.ndarray
+        int32 neuron indices.
+    weight : numpy.ndarray
+        float32, what a spike along the connection adds.
+    """
+    g = geometry
+    y_pairs = _pairs(g.height, g.post_height, g.kernel_height, g)
+    x_pairs = _pairs(g.width, g.post_width, g.kernel_width, g)
+    if g.identity:
+        c_pre = c_post = np.arange(g.channels)
+    else:
+        c_pre, c_post = (index.ravel() for index in np.indices((g.channels, g.post_channels)))
+    iy, ix, ic = (i.ravel() for i in np.indices((len(y_pairs), len(x_pairs), len(c_pre)), dtype=np.int32))
+    y, row, ky = y_pairs[iy].T
+    x, column, kx = x_pairs[ix].T
+    pre = (y * g.width + x) * g.channels + c_pre[ic]
+    post = (row * g.post_width + column) * g.post_channels + c_post[ic]
+    return pre.astype(np.int32), post.astype(np.int32), weights[c_post[ic], c_pre[ic], ky, kx] * np.float32(g.scale)
+
+
+def _pairs(size: int, post_size: int, kernel: int, geometry: Geometry) -> np.ndarray:
+    """Along one axis: all (position in pre, position in post, position in the kernel), shape (n, 3)."""
+    position, out = (index.ravel() for index in np.indices((size, post_size)))
+    k = position // geometry.pool + geometry.padding - out * geometry.stride
+    inside = (k >= 0) & (k < kernel)
+    return np.stack([position, out, k], axis=1)[inside]

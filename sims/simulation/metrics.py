@@ -1,0 +1,234 @@
+"""Numbers from recordings: error and agreement over time, spikes, operations, energy, rates against activations."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from netspec.spec import NetSpec, Projection
+from sims.simulation.recording import Recording
+
+__all__ = [
+    "JOULES_PER_AC",
+    "JOULES_PER_MAC",
+    "Energy",
+    "ac_mac_ratio",
+    "ac_operations",
+    "agreement",
+    "ann_macs",
+    "driven_by_spikes",
+    "energy",
+    "error",
+    "layerwise_ac_mac_ratio",
+    "layerwise_ratio_of_means",
+    "pearson",
+    "rate_correlation",
+    "spike_intervals",
+]
+
+# One 32-bit floating-point operation in 45 nm CMOS (Horowitz 2014, as in Han et al. 2015)
+JOULES_PER_MAC = 4.6e-12  # a multiplication, 3.7 pJ, and an addition
+JOULES_PER_AC = 0.9e-12  # an addition
+
+
+class Energy(NamedTuple):
+    """Energy of the arithmetic of one image, in joules."""
+
+    ann: float
+    snn: float
+
+
+def error(recording: Recording, labels: ArrayLike, steps: ArrayLike | None = None, top: int = 1) -> np.ndarray:
+    """Classification error against time (figures 3 and 4 of the paper).
+
+    Parameters
+    ----------
+    recording : Recording
+    labels : array_like of int
+        Class of each presentation, (presentations,).
+    steps : array_like of int, optional
+        After how many steps the class is read, each from 1 to ``recording.steps``; by default after every one.
+    top : int
+        A presentation counts as right if its class is among the ``top`` first.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, (number of ``steps``,): fraction of the presentations that is wrong.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each presentation, or a step is out of range.
+    """
+    label, chosen = np.asarray(labels), _steps(recording, steps)
+    if label.shape != (recording.presentations,):
+        raise ValueError(f"{recording.presentations} presentations need as many labels, got an array of {label.shape}")
+    return np.array([np.mean(_rank(recording, label, step) >= top) for step in chosen])
+
+
+def agreement(recording: Recording, ann_predictions: ArrayLike, steps: ArrayLike | None = None) -> np.ndarray:
+    """Fraction of the presentations that get the class the ANN gives them, against time; see :func:`error`."""
+    return 1 - error(recording, ann_predictions, steps)
+
+
+def _steps(recording: Recording, steps: ArrayLike | None) -> np.ndarray:
+    chosen = np.arange(1, recording.steps + 1) if steps is None else np.atleast_1d(steps)
+    if chosen.size and not 1 <= chosen.min() <= chosen.max() <= recording.steps:
+        raise ValueError(
+            f"the recording has steps 1 to {recording.steps}, asked for were {chosen.min()} to {chosen.max()}"
+        )
+    return chosen
+
+
+def _rank(recording: Recording, label: np.ndarray, step: int) -> np.ndarray:
+    """How many classes come before the given one, in the order of :meth:`Recording.predictions`; (presentations,)."""
+    counts, v = recording.output_counts[:, step - 1], recording.output_v[:, step - 1]
+    own_count, own_v = (np.take_along_axis(values, label[:, None], axis=1) for values in (counts, v))
+    first = (v > own_v) | ((v == own_v) & (np.arange(v.shape[1]) < label[:, None]))
+    return np.sum((counts > own_count) | ((counts == own_count) & first), axis=1)
+
+
+def driven_by_spikes(spec: NetSpec) -> tuple[Projection, ...]:
+    """The projections that IF neurons drive: "only ReLU/IF spiking neuron activations" (section 7.4).
+
+    Those of the input are left out, and those of relays, which pass graded values on.
+    """
+    return tuple(projection for projection in spec.projections if spec[projection.pre].kind == "if")
+
+
+def ac_operations(recording: Recording, projections: Sequence[Projection] | None = None) -> np.ndarray:
+    """Accumulate operations: each spike, once for every neuron it reaches; int64, (presentations,).
+
+    Along the given projections, by default along all, the input's too.
+    """
+    chosen = recording.spec.projections if projections is None else projections
+    none = np.zeros(recording.presentations, dtype=np.int64)
+    return sum((recording.synaptic_operations(projection) for projection in chosen), none)
+
+
+def ann_macs(spec: NetSpec, projections: Sequence[Projection] | None = None) -> int:
+    """Multiply-accumulate operations of the ANN for one image, over the given projections (by default all)."""
+    return sum(spec.macs(projection) for projection in (spec.projections if projections is None else projections))
+
+
+def ac_mac_ratio(recording: Recording) -> float:
+    """Accumulate operations of the spiking network for each multiply-accumulate of the ANN (section 7.4).
+
+    Over the projections that IF neurons drive, mean over the presentations. Every event is counted where it
+    arrives: with pooling folded into a projection a spike reaches ``pool**2`` times the neurons a pooled value
+    does, and identity shortcuts add operations without a counterpart in the ANN.
+
+    Returns
+    -------
+    float
+        NaN if no IF neuron drives a weighted projection.
+    """
+    counted = driven_by_spikes(recording.spec)
+    return _ratio(float(ac_operations(recording, counted).mean()), ann_macs(recording.spec, counted))
+
+
+def layerwise_ac_mac_ratio(recording: Recording) -> float:
+    """The ratio as the paper words it: mean spike counts of the layers, weighted by their synaptic operations.
+
+    "The dot-product of the average cumulative neural spike count for a particular layer and the corresponding
+    number of synaptic operations" (section 7.4), the latter being the ANN's: spikes are as if averaged by the
+    pooling first, and identity shortcuts are free. :func:`ac_mac_ratio` counts every event instead.
+
+    Returns
+    -------
+    float
+        NaN if no IF neuron drives a weighted projection.
+    """
+    return layerwise_ratio_of_means(recording.spec, recording.spikes_per_neuron())
+
+
+def layerwise_ratio_of_means(spec: NetSpec, means: Mapping[str, float]) -> float:
+    """:func:`layerwise_ac_mac_ratio` from the mean spikes per neuron of each population of IF neurons."""
+    counted = driven_by_spikes(spec)
+    return _ratio(sum(means[projection.pre] * spec.macs(projection) for projection in counted), ann_macs(spec, counted))
+
+
+def _ratio(acs: float, macs: int) -> float:
+    return acs / macs if macs else float("nan")
+
+
+def energy(recording: Recording, projections: Sequence[Projection] | None = None) -> Energy:
+    """Energy of the arithmetic for one image: 4.6 pJ for each MAC of the ANN, 0.9 pJ for each AC of the SNN.
+
+    Over the given projections, by default those that IF neurons drive; of the SNN the mean over the presentations.
+    Memory access, neuron updates and the graded values of relays are not in it.
+    """
+    counted = driven_by_spikes(recording.spec) if projections is None else projections
+    acs = float(ac_operations(recording, counted).mean())
+    return Energy(JOULES_PER_MAC * ann_macs(recording.spec, counted), JOULES_PER_AC * acs)
+
+
+def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """Correlation of spike rates with the activations of the ANN, for each population of IF neurons.
+
+    Parameters
+    ----------
+    recording : Recording
+    activations : mapping of str to array_like
+        (presentations, channels, height, width) for each population, as from ``ANN.activations`` for the same
+        images. Negative values (the output's, before its ReLU) count as 0: no rate is below.
+
+    Returns
+    -------
+    dict of str to float
+        Pearson's coefficient over all neurons and presentations; NaN where either side is constant. Populations
+        without activations are left out.
+
+    Raises
+    ------
+    ValueError
+        If activations do not have the shape of the recorded population.
+    """
+    correlations = {}
+    for population in recording.spec.spiking:
+        if population.name not in activations:
+            continue
+        rates = recording.spike_counts(population.name).transpose(0, 3, 1, 2)
+        activation = np.asarray(activations[population.name])
+        if activation.shape != rates.shape:
+            raise ValueError(f"activations of {population.name} are {activation.shape}, the spikes {rates.shape}")
+        correlations[population.name] = pearson(rates, np.maximum(activation, 0))
+    return correlations
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's coefficient over all elements; NaN where either side is constant."""
+    a, b = (values.astype(np.float64).ravel() for values in (a, b))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def spike_intervals(recording: Recording, name: str, presentation: int, neuron: int | None = None) -> np.ndarray:
+    """Steps from each spike of a neuron to its next, within one presentation.
+
+    Parameters
+    ----------
+    recording : Recording
+    name : str
+        A group with a raster.
+    presentation : int
+    neuron : int, optional
+        By default all neurons of the group.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, by neuron, then in order of time.
+    """
+    step, index = recording.rasters[name].T
+    chosen = step // recording.steps == presentation
+    if neuron is not None:
+        chosen &= index == neuron
+    step, index = step[chosen].astype(np.int64), index[chosen]
+    order = np.lexsort((step, index))
+    step, index = step[order], index[order]
+    return np.diff(step)[np.diff(index) == 0]

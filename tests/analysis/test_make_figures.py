@@ -1,0 +1,40 @@
+"""The command that draws all figures and writes the page of results."""
+
+from functools import partial
+from pathlib import Path
+
+from commands import files, run
+from results_tables import write_tables
+
+from analysis import make_figures
+
+FIGURES = partial(run, "make_figures.py", make_figures.main)
+
+
+def test_figures_are_written_and_what_is_missing_is_told(tmp_path):
+    tables = write_tables(tmp_path / "tables", ("vgg16-cifar10",))
+    ended = FIGURES("--tables", tables, "--out", tmp_path / "new" / "figures")
+    assert ended.status == 0, ended
+    assert ended.err == ""
+    written = files(tmp_path / "new" / "figures")
+    drawn = {Path(name).stem for name in written} - {"results"}
+    told = ended.out.splitlines()
+    assert {"figure1_input_coding", "figure4_convergence", "figure5_spike_counts", "settings_vgg16-cifar10"} <= drawn
+    for name in ("figure3_constraints", "threshold_convergence_vgg16-cifar10"):
+        assert name not in drawn
+        assert any(line.startswith(f"left out {name}: ") for line in told)
+    assert all({f"{name}.png", f"{name}.pdf"} <= set(written) for name in drawn)
+    assert "10.01 %" in written["results.md"].decode()
+
+
+def test_the_results_page_says_what_imagenette_is(tables):
+    assert "Imagenette is ten classes of ImageNet" in make_figures.results_page(tables)
+
+
+def test_an_empty_folder_gives_no_results_page(tmp_path):
+    (tmp_path / "tables").mkdir()
+    ended = FIGURES("--tables", tmp_path / "tables", "--out", tmp_path / "out")
+    assert ended.status == 0
+    assert "left out results.md" in ended.out
+    assert not (tmp_path / "out" / "results.md").exists()
+    FIGURES("--tables", tmp_path / "nowhere").assert_refused("make_figures.py", "there is no folder")

@@ -1,0 +1,141 @@
+"""Tables of results: which rows are chosen, what stands beside the paper's numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from results_tables import write_tables
+
+from analysis import results
+from netspec.checkpoint import load_checkpoint
+from netspec.errors import UserError
+from netspec.thresholds import VARIANTS, find_thresholds, load_thresholds
+from sims.evaluation.shards import REPORTED_STEPS, Setting
+from sims.evaluation.tables import with_earlier
+
+
+def test_names_for_people():
+    assert results.describe("vgg16-cifar10") == "VGG-16, CIFAR-10"
+    assert results.describe("resnet20-cifar10-basic") == "ResNet-20, CIFAR-10, no junction ReLUs"
+    assert results.describe("resnet34-imagenette") == "ResNet-34, Imagenette"
+    row = pd.Series({"method": "spike-norm", "unit": False, "percentile": 100.0, "thresholds": "abcd1234"})
+    assert results.thresholds_of(row) == "SPIKE-NORM"
+    other = {"method": "ann-norm", "unit": True, "percentile": 99.9}
+    assert results.thresholds_of(pd.Series(row.to_dict() | other)) == "ANN-model, unit, percentile 99.9"
+
+
+def test_rows_are_chosen_by_their_thresholds(tables):
+    errors = results.load("errors", tables)
+    chosen = results.choose(errors, "vgg16-cifar10", "ann-norm")
+    assert set(zip(*(chosen[key] for key in results.THRESHOLDS), strict=True)) == {("ann-norm", False, 100, "00e00001")}
+    assert len(results.choose(errors, "vgg16-cifar10", "ann-norm", "subtract", 99.9)) == len(REPORTED_STEPS)
+    for variant, unit in {"spike-norm": False, "spike-norm-unit": True}.items():
+        chosen = results.choose(errors, "resnet20-cifar10-constraint1", variant)
+        assert (set(chosen["method"]), set(chosen["unit"])) == ({"spike-norm"}, {unit})
+    with pytest.raises(results.MissingTableError, match="--checkpoint vgg16-cifar10 --thresholds spike-norm-unit"):
+        results.choose(errors, "vgg16-cifar10", "spike-norm-unit")
+    with pytest.raises(results.MissingTableError, match="no results of vgg19 with spike-norm 100"):
+        results.choose(errors, "vgg19", "spike-norm")
+
+
+def test_thresholds_that_differ_by_a_digest_alone_are_refused(tables):
+    errors = results.load("errors", tables)
+    table = errors["vgg16-cifar10"]
+    table["method"] = "spike-norm"
+    with pytest.raises(UserError, match="several thresholds 'spike-norm 100'"):
+        results.choose(errors, "vgg16-cifar10", "spike-norm")
+
+
+def test_evaluations_on_other_data_are_not_mixed(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    errors["vgg16-cifar10"] = both = pd.concat([one, one.assign(data="mine 1b")])
+    with pytest.raises(UserError, match="has 'spike-norm 100' on several data"):
+        results.choose(errors, "vgg16-cifar10", "spike-norm")
+    for only_largest in (False, True):
+        assert len(results.evaluations(both, only_largest)) == 2 * len(results.evaluations(one))
+        assert all(rows["data"].nunique() == 1 for rows in results.evaluations(both, only_largest))
+
+
+def test_most_seeds_are_taken_of_those_on_most_images(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    others = [one.assign(seed="0 1"), one.assign(images=10, seed="0 1 2")]
+    errors["vgg16-cifar10"] = both = pd.concat([one, *others])
+    chosen = results.choose(errors, "vgg16-cifar10", "spike-norm")
+    assert (set(chosen["images"]), set(chosen["seed"]), len(chosen)) == ({1000}, {"0 1"}, len(REPORTED_STEPS))
+    assert [set(rows["seed"]) for rows in results.evaluations(both, only_largest=True)] == 3 * [{"0 1"}]
+    assert list(results.comparison({"vgg16-cifar10": both})["seeds"]) == 3 * ["0, 1", "0", "0, 1, 2"]
+
+
+@pytest.mark.parametrize("column", ["seed", "method"])
+def test_tables_of_an_earlier_version_are_refused(tables, column):
+    path = tables / "vgg16-cifar10-errors.csv"
+    path.write_text(path.read_text().replace(f",{column},", ",other,"))
+    with pytest.raises(UserError, match=rf"vgg16-cifar10-errors\.csv has no column {column}; make it again"):
+        results.load("errors", tables)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for kind in ("errors", "operations", "coding") for path in sorted(results.RESULTS.glob(f"*-{kind}.csv"))],
+)
+def test_published_tables_are_of_the_shipped_networks_and_thresholds(path):
+    table = pd.read_csv(path, dtype={"checkpoint": str, "thresholds": str, "seed": str})
+    name = path.stem.rpartition("-")[0]
+    shipped = load_checkpoint(name)
+    assert set(table["checkpoint"]) == {shipped.digest[:8]}
+    if "thresholds" in table:
+        beside = [find_thresholds(name, variant) for variant in VARIANTS]
+        balanced = [load_thresholds(file, shipped) for file in beside if file.is_file()]
+        columns = [Setting.of(shipped, "", thresholds, "zero").columns() for thresholds in balanced]
+        known = {tuple(row[key] for key in results.THRESHOLDS) for row in columns}
+        largest = table[table["percentile"] == 100]
+        assert set(largest[results.THRESHOLDS].itertuples(index=False, name=None)) <= known
+        assert set(with_earlier(table, path)["thresholds"]) == set(table["thresholds"])  # some look like numbers
+
+
+def test_no_tables_are_told_from_an_empty_folder(tmp_path):
+    with pytest.raises(results.MissingTableError, match="make one with sims/evaluate"):
+        results.load("errors", tmp_path)
+
+
+def test_comparison_has_the_papers_numbers_where_they_are_comparable(tables):
+    table = results.comparison(results.load("errors", tables)).set_index(["network", "thresholds", "reset"])
+    row = table.loc[("VGG-16, CIFAR-10 (x0.5 channels)", "SPIKE-NORM", "zero")]
+    assert (row["images"], row["seeds"], row["ANN"], row["SNN"]) == ("1,000", "0", "9.00 %", "10.01 %")
+    assert (row["increment"], row["the paper"]) == ("+1.01", "8.30 %, 8.45 % (+0.15), Table 1")
+    elsewhere = table.loc[("VGG-16, Imagenette (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
+    assert elsewhere == "on ImageNet: 29.48 %, 30.04 % (+0.56), Table 2"
+    assert not table.loc[("VGG-16, CIFAR-10 (x0.5 channels)", "ANN-model, percentile 99.9", "subtract"), "the paper"]
+    assert not table.loc[("ResNet-20, CIFAR-10, no junction ReLUs (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
+
+
+def test_paper_is_no_comparison_at_other_steps(tables):
+    errors = results.load("errors", tables)["vgg16-cifar10"]
+    shown = results.comparison({"vgg16-cifar10": errors[errors["steps"] <= 500]})
+    assert set(shown["steps"]) == {500} and not shown["the paper"].any()
+
+
+def test_comparison_of_several_seeds_has_deviations(tmp_path):
+    errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds="0 1 2"))
+    table = results.comparison(errors)
+    assert (table["SNN"][0], table["seeds"][0]) == ("10.01 ± 0.50 %", "0, 1, 2")
+
+
+def test_operations_and_energy(tables):
+    table = results.operations_summary(results.load("operations", tables))
+    row = table.iloc[[name.startswith("ResNet-34") for name in table["network"]]].iloc[0]
+    assert (row["AC/MAC, all events"], row["AC/MAC, by layers"]) == ("3.00", "")  # no such network is shipped
+    assert (row["ANN energy"], row["SNN energy"], row["SNN/ANN"], row["input's AC"]) == ("5 µJ", "3 µJ", "0.6", "2 M")
+    assert row["the paper, by layers"] == "2.4 (ImageNet, 2000 steps)"
+    others = table[(table["reset"] != "zero") | ~table["thresholds"].str.startswith("SPIKE-NORM")]
+    assert len(others) and not others["the paper, by layers"].any()  # settings that the paper has not
+
+
+def test_layers_leave_out_the_input_and_what_is_not_there():
+    row = pd.Series({"input": 9.0, "a": 2.0, "b": np.nan}).add_prefix("spikes_per_neuron_")
+    assert results.layers(pd.Series({"steps": 3, **row})) == {"a": 2.0}
+
+
+def test_markdown():
+    assert results.markdown(pd.DataFrame({"a": [1], "b": ["x"]})) == "| a | b |\n| --- | --- |\n| 1 | x |\n"

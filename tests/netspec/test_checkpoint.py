@@ -1,0 +1,273 @@
+"""Trained networks on disk: whole, checked, and refused in one line where they are not."""
+
+import errno
+import json
+import os
+import pickle
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
+
+from netspec import checkpoint as module
+from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from netspec.errors import UserError
+from netspec.files import write_atomically
+from netspec.spec import NetSpec, Population, Projection
+
+SPEC = NetSpec(
+    "small",
+    (
+        Population("input", (4, 4, 3), kind="input"),
+        Population("conv", (4, 4, 2), dropout=0.1),
+        Population("output", (1, 1, 2)),
+    ),
+    (Projection("input", "conv", kernel=3, padding=1), Projection("conv", "output", kind="dense", pool=2)),
+)
+
+
+@pytest.fixture
+def trained() -> Checkpoint:
+    draw = np.random.default_rng(0)
+    weights = {p.name: draw.normal(size=SPEC.weight_shape(p)).astype(np.float32) for p in SPEC.projections}
+    mean = draw.random((4, 4, 3)).astype(np.float32)
+    return Checkpoint(SPEC, weights, mean, 1.75, ("cat", "dog"), {"recipe": {"lr": 0.05}, "test_error": 0.25})
+
+
+@pytest.fixture
+def path(tmp_path, trained) -> Path:
+    """A good checkpoint file."""
+    save_checkpoint(trained, tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def rewrite(path: Path, header: dict[str, str | None] | None = None, **tensors: np.ndarray | None) -> None:
+    """Change entries of a checkpoint file; None removes them."""
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata() | (header or {})
+        content = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118
+    content = {name: tensor for name, tensor in content.items() if tensor is not None}
+    save_file(content, path, {name: text for name, text in metadata.items() if text is not None})
+
+
+def refused(path: Path | str) -> str:
+    """The one line in which loading ends."""
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+# Round trip
+
+
+def test_float32_checkpoint_comes_back_exactly(path, trained):
+    loaded = load_checkpoint(path)
+    assert loaded.spec == trained.spec
+    assert (loaded.gain, loaded.classes, loaded.info) == (trained.gain, trained.classes, trained.info)
+    np.testing.assert_array_equal(loaded.mean, trained.mean)
+    assert set(loaded.weights) == set(trained.weights)
+    for name, weight in trained.weights.items():
+        np.testing.assert_array_equal(loaded.weights[name], weight)
+    assert loaded.digest == trained.digest
+
+
+def test_float16_checkpoint_is_stored_so_and_comes_back_as_float32(path, trained):
+    save_checkpoint(trained, path, np.float16)
+    with safe_open(path, framework="np") as file:
+        assert all(file.get_tensor(name).dtype == np.float16 for name in trained.weights)
+    loaded = load_checkpoint(path)
+    for name, weight in trained.weights.items():
+        assert loaded.weights[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded.weights[name], weight.astype(np.float16))
+    np.testing.assert_array_equal(loaded.mean, trained.mean)  # the coding of the input stays float32
+
+
+def test_weights_of_any_memory_order_are_stored_alike(tmp_path, trained):
+    turned = replace(trained, weights={name: np.asfortranarray(weight) for name, weight in trained.weights.items()})
+    save_checkpoint(turned, tmp_path / "turned.safetensors")
+    assert load_checkpoint(tmp_path / "turned.safetensors").digest == turned.digest == trained.digest
+
+
+def test_shipped_network_is_found_by_name(path, trained, monkeypatch):
+    monkeypatch.setattr(module, "PRETRAINED", path.parent)
+    assert load_checkpoint("net").digest == trained.digest
+    assert refused("nte").endswith("there is no checkpoint file nte, nor a shipped network of that name (shipped: net)")
+
+
+SHIPPED = {
+    "resnet20-cifar10": "a4e16b702a93f888685aaad9ae9553836ca128b3e6cfab92ff47ecea653d80b1",
+    "resnet20-cifar10-basic": "c663bba6add75d9ca16306e615b26cbcd6c8837d6775eb526aa5c58d129ffb53",
+    "resnet20-cifar10-constraint1": "004c5504c5711599a3124ca59215bd747a8b11e23a9c5595f7f8387855554e0a",
+    "resnet34-imagenette": "edc7ef6a4d964dd7d8814d4b1cfdcd29a7dccfcddb31ec7d51ff6cb8b8bc102e",
+    "vgg16-cifar10": "4c952770eb55078152f7bcf99198905fc8f0874d329c6a6548229c7f0798d903",
+    "vgg16-imagenette": "87a7dda84022a17b2ac641b680faffeb2a143869cb67e23d3762d7210fc82592",
+}
+
+
+def test_shipped_networks_are_those_that_thresholds_and_results_name():
+    files = sorted(module.PRETRAINED.glob("*.safetensors"))
+    assert {file.stem: load_checkpoint(file).digest for file in files} == SHIPPED
+
+
+# Input coding and identity
+
+
+def test_images_are_centred_scaled_and_clipped(trained):
+    coded = replace(trained, mean=np.full((1, 1, 3), 0.5, np.float32), gain=4.0)
+    images = np.full((2, 4, 4, 3), 127, np.uint8)
+    images[1, 0, :, 0] = 0, 102, 153, 255
+    x = coded.encode(images)
+    assert (x.dtype, x.shape) == (np.float32, images.shape)
+    np.testing.assert_allclose(x[1, 0, :, 0], [-1, -0.4, 0.4, 1], atol=1e-6)
+    np.testing.assert_allclose(x[0], 4 * (127 / 255 - 0.5), atol=1e-6)
+
+
+def test_images_of_another_shape_are_refused(trained):
+    with pytest.raises(UserError, match=r"small sees images of shape \(4, 4, 3\), got \(4, 5, 3\)"):
+        trained.encode(np.zeros((2, 4, 5, 3), np.uint8))
+
+
+def test_digest_changes_with_every_weight_and_the_input_coding(trained):
+    changed = [replace(trained, gain=1.76), replace(trained, spec=replace(SPEC, name="other"))]
+    for name, weight in trained.weights.items():
+        for index in range(weight.size):
+            other = weight.copy()
+            other.flat[index] = np.nextafter(other.flat[index], np.float32(9))
+            changed.append(replace(trained, weights={**trained.weights, name: other}))
+    for index in range(trained.mean.size):
+        mean = trained.mean.copy()
+        mean.flat[index] += 1e-3
+        changed.append(replace(trained, mean=mean))
+    digests = {other.digest for other in changed} | {trained.digest}
+    assert len(digests) == len(changed) + 1
+
+
+def test_digest_is_that_of_the_network_not_of_its_history(trained):
+    assert replace(trained, info={"epochs_trained": 3}).digest == trained.digest
+
+
+# Files that are refused
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "."])
+def test_missing_file_and_folder_are_named(tmp_path, name):
+    assert refused(tmp_path / name).startswith("there is no checkpoint file")
+
+
+def test_file_cut_anywhere_is_refused(path):
+    whole = path.read_bytes()
+    for length in (*range(0, len(whole), 97), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert "is truncated or no safetensors file" in refused(path)
+
+
+def test_text_file_is_refused(path):
+    path.write_text("weights of a very good network\n" * 20)
+    assert "is truncated or no safetensors file" in refused(path)
+
+
+def test_pickle_is_refused_and_never_executed(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    for name, write in (("torch", torch.save), ("pickle", lambda x, path: path.write_bytes(pickle.dumps(x)))):
+        write(Payload(), tmp_path / name)
+        assert "is truncated or no safetensors file" in refused(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads((tmp_path / "pickle").read_bytes())
+    assert (tmp_path / "executed").exists()  # the payload would have shown
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_foreign_safetensors_are_refused(tmp_path, dtype):
+    save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, tmp_path / "foreign.safetensors", {"format": "pt"})
+    assert "is no checkpoint of this project" in refused(tmp_path / "foreign.safetensors")
+    save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, tmp_path / "bare.safetensors")
+    assert "is no checkpoint of this project" in refused(tmp_path / "bare.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["input_to_conv", "conv_to_output", "input_mean"])
+def test_values_that_are_not_finite_are_refused(path, trained, name, value):
+    spoilt = (trained.mean if name == "input_mean" else trained.weights[name]).copy()
+    spoilt.flat[-1] = value
+    rewrite(path, **{name: spoilt})
+    assert f"{name} holds values that are not finite" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "reason"),
+    [
+        ("conv_to_output", None, "is not a checkpoint of small: projections differ (conv_to_output)"),
+        ("conv_to_hidden", np.zeros(3, "f4"), "is not a checkpoint of small: projections differ (conv_to_hidden)"),
+        ("conv_to_output", np.zeros((8, 2), "f4"), "conv_to_output has shape (8, 2), small needs (2, 8)"),
+        ("input_mean", None, "its metadata do not describe a network ('input_mean')"),
+    ],
+)
+def test_tensor_that_is_missing_surplus_or_of_another_shape_is_named(path, tensor, value, reason):
+    rewrite(path, **{tensor: value})
+    assert reason in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        *product(("spec", "gain", "classes", "info"), (None, "", "{broken")),
+        *(("spec", "7"), ("gain", "null"), ("gain", '"x"'), ("classes", "10")),
+    ],
+)
+def test_broken_metadata_are_refused(path, entry, text):
+    rewrite(path, {entry: text})
+    assert "its metadata do not describe a network" in refused(path)
+
+
+def test_contradictory_description_is_refused(path):
+    contradictory = SPEC.to_dict()
+    contradictory["projections"][0]["padding"] = 0
+    rewrite(path, {"spec": json.dumps(contradictory)})
+    assert "input_to_conv: gives 2x2, but conv is 4x4" in refused(path)
+
+
+# Writing
+
+
+def disk_full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("failing", ["os.replace", "pathlib.Path.write_bytes"])
+def test_failed_write_leaves_the_old_file_and_nothing_else(path, trained, monkeypatch, failing):
+    before = path.read_bytes()
+    monkeypatch.setattr(failing, disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(replace(trained, gain=2.0), path)
+    assert os.listdir(path.parent) == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_interrupted_write_leaves_no_partial_file(tmp_path, monkeypatch):
+    whole = Path.write_bytes
+
+    def interrupted(path: Path, content: bytes):
+        whole(path, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "log.csv", "epoch,loss\n1,2.3\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_text_is_written_as_utf_8(tmp_path):
+    write_atomically(tmp_path / "log.csv", "η,θ\n")
+    assert (tmp_path / "log.csv").read_bytes() == "η,θ\n".encode()

@@ -1,0 +1,161 @@
+"""Binaries: compiled once for a network and its options; what happens when they cannot be compiled."""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import script
+from networks import NETWORKS, assert_same, case, exact_weights, images, pair, sprout, weights_of
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.brian import binary
+from sims.brian.cache import cache_folder
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.reference import ReferenceSimulator
+
+
+@pytest.fixture
+def no_compiler(monkeypatch) -> None:
+    """Whoever compiles, fails the test."""
+
+    def compile_project(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(binary, "compile_project", compile_project)
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setenv("GOING_DEEPER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# What shares a binary
+
+
+@pytest.mark.parametrize("synapses", ["shared", "explicit"])
+def test_a_network_is_compiled_once(simulator, request, synapses):
+    network = {"shared": "garden", "explicit": "sprout"}[synapses]
+    first = simulator(network, "standalone", synapses)
+    request.getfixturevalue("no_compiler")
+    spec, weights, run_input = case(network)
+    second = StandaloneSimulator(spec, weights, synapses)
+    assert second.folder == first.folder
+    assert second.seconds == {"build": 0, "compile": 0}
+    assert_same(second.run(run_input), ReferenceSimulator(spec, weights).run(run_input))
+
+
+def test_all_but_the_network_is_told_at_run_time(simulator, request):
+    """Other weights, thresholds, images, steps, seeds, rasters: the same binary."""
+    first = simulator("garden", "standalone")
+    request.getfixturevalue("no_compiler")
+    spec, _, usual = case("garden")
+    weights = exact_weights(spec, seed=9)
+    second = StandaloneSimulator(spec, weights)
+    assert (second.folder, second.seconds["compile"]) == (first.folder, 0)
+    assert second.weights != first.weights
+    reference = ReferenceSimulator(spec, weights)
+    thresholds = {name: threshold + 1 / 64 for name, threshold in usual.thresholds.items()}
+    for run_input in (
+        usual,
+        replace(usual, x=images(spec, 5, seed=3), steps=7),
+        replace(usual, seed=2**40, ids=np.array([3, 2**40, 0])),
+        replace(usual, thresholds=thresholds, steps=1),
+        replace(usual, rasters=(), raster_presentations=2),
+        replace(usual, rasters=("b", "input_off"), raster_presentations=2),
+        replace(usual, rasters=("b",), raster_presentations=0),
+    ):
+        assert_same(second.run(run_input), reference.run(run_input))
+    assert_same(first.run(usual), ReferenceSimulator(spec, weights_of("garden")).run(usual))
+
+
+def test_weights_of_explicit_synapses_and_options_are_compiled_in(simulator, request):
+    known = simulator("sprout", "standalone", "explicit")
+    request.getfixturevalue("no_compiler")
+    spec = sprout()
+    weights = exact_weights(spec)
+    assert StandaloneSimulator(spec, weights, "explicit").folder == known.folder
+    for changed in ({"weights": exact_weights(spec, 1), "synapses": "explicit"}, {"weights": weights}):
+        with pytest.raises(AssertionError, match="compiled again"):
+            StandaloneSimulator(spec, **changed)
+    renamed = NetSpec("sprout2", spec.populations, spec.projections)
+    with pytest.raises(AssertionError, match="compiled again"):
+        StandaloneSimulator(renamed, weights, "explicit")
+
+
+def test_the_cache_holds_a_binary_without_intermediate_files(simulator):
+    folder = simulator("garden", "standalone").folder
+    assert folder.parent == cache_folder() / "binaries"
+    assert folder.parent.parent == Path(os.environ["GOING_DEEPER_CACHE"])
+    assert (folder / "main").is_file()
+    assert not [file for file in folder.rglob("*") if file.suffix in (".o", ".gch")]
+    assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_weights_beyond_half_precision_have_a_binary_of_their_own(simulator, request):
+    """One that reads them as halves would read garbage."""
+    simulator("garden", "standalone")
+    request.getfixturevalue("no_compiler")
+    spec = NETWORKS["garden"]()
+    StandaloneSimulator(spec, exact_weights(spec, seed=1))
+    with pytest.raises(AssertionError, match="compiled again"):
+        StandaloneSimulator(spec, exact_weights(spec, seed=1, fine=True))
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_name_with_slashes_stays_inside_the_cache(own_cache):
+    spec = pair()
+    named = NetSpec("../../some/where else", spec.populations, spec.projections)
+    with pytest.raises(AssertionError, match="compiled again"):
+        StandaloneSimulator(named, exact_weights(spec))
+    assert [folder.name for folder in own_cache.parent.iterdir()] == ["cache"]
+
+
+# Compiling
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("missing", ["g++", "make", "clang-nowhere"])
+def test_a_missing_compiler_is_named_with_the_remedy(monkeypatch, tmp_path, missing):
+    for program in {"g++", "make"} - {missing}:
+        script(tmp_path / program, "exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if missing.startswith("clang"):
+        monkeypatch.setenv("CXX", missing)
+    else:
+        monkeypatch.delenv("CXX", raising=False)
+    message = f"no C++ compiler found ({missing} is missing): install g++ and make, or choose the runtime numpy"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
+
+
+@pytest.mark.parametrize("fails", ["at once", "on a source file"])
+def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, own_cache, fails):
+    """The precompiled header is the first thing to be compiled."""
+    text = "echo 'no space left on device' >&2; exit 1"
+    if fails == "on a source file":
+        text = f'case "$*" in *c++-header*) exit 0;; esac; {text}'
+    monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", text)))
+    monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UserError, match=r"the C\+\+ compiler .*broken-g\+\+ failed; its messages are in ") as caught:
+        StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
+    log = Path(str(caught.value).rsplit(" in ", 1)[1])
+    assert log.parent == tmp_path
+    assert "no space left on device" in log.read_text()
+    assert list((own_cache / "binaries").iterdir()) == []
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_after_a_failure_brian2_runs_in_this_process_again(monkeypatch, tmp_path, simulator):
+    spec, weights, run_input = case("sprout")
+    monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", "exit 1")))
+    monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UserError):
+        StandaloneSimulator(spec, weights, quiet=True)
+    recording = simulator("sprout", "numpy").run(run_input)
+    assert_same(recording, ReferenceSimulator(spec, weights).run(run_input))

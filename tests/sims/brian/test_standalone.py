@@ -1,0 +1,79 @@
+"""Running a compiled network: what it says, what it leaves, what happens when it cannot run."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from commands import script
+from networks import case, weights_of
+
+from netspec.errors import UserError
+from sims.brian.cache import cache_folder
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.run_input import RunInput
+
+
+@pytest.fixture
+def replaced(simulator, tmp_path):
+    """The garden's simulator with another program in place of its binary."""
+    known = simulator("garden", "standalone")
+
+    def replace_by(text: str) -> StandaloneSimulator:
+        spec, weights, _ = case("garden")
+        other = StandaloneSimulator(spec, weights)
+        assert other.folder == known.folder
+        script(tmp_path / "main", text)
+        other.folder = tmp_path
+        return other
+
+    return replace_by
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("echo 'cannot write the results: disk full' >&2; exit 4", "status 4: cannot write the results: disk"),
+        ("kill -9 $$", "status -9: killed, perhaps for want of memory"),
+        ("echo 20; exit 1", "status 1: "),
+    ],
+)
+def test_a_binary_that_fails_is_the_user_s_error(replaced, text, message):
+    with pytest.raises(UserError, match=re.escape(f"the simulation ended with {message}")):
+        replaced(text).run(case("garden")[2])
+
+
+def test_a_binary_that_cannot_read_its_weights_says_which(simulator, tmp_path):
+    known = simulator("garden", "standalone")
+    other = StandaloneSimulator(known.spec, weights_of("garden"))
+    other.weights = tmp_path / "gone.bin"
+    with pytest.raises(UserError, match=r"status 3: cannot read .*gone\.bin"):
+        other.run(case("garden")[2])
+
+
+def test_a_run_leaves_no_files(simulator, replaced):
+    simulator("garden", "standalone").run(case("garden")[2])
+    with pytest.raises(UserError):
+        replaced("exit 1").run(case("garden")[2])
+    assert list((cache_folder() / "runs").iterdir()) == []
+
+
+def test_progress_is_told_in_twentieths_of_a_presentation(simulator):
+    _, _, usual = case("garden")
+    steps = []
+    simulator("garden", "standalone").run(replace(usual, steps=40), steps.append)
+    assert steps == [2] * 3 * 20
+
+
+def test_peak_memory_is_the_binarys_own(simulator):
+    """And not that of the process that started it, which rusage would count."""
+    network = simulator("garden", "standalone")
+    held = np.ones(2**26)  # half a gigabyte
+    network.run(case("garden")[2])
+    assert 2**20 < network.peak_memory < 2**27 < held.nbytes
+
+
+def test_measuring_needs_shared_synapses(simulator):
+    _, _, usual = case("sprout")
+    with pytest.raises(UserError, match="synaptic input is measured with shared synapses only"):
+        simulator("sprout", "standalone", "explicit").run(RunInput(usual.x, {}, 5, measured=("a",)))

@@ -1,0 +1,49 @@
+"""Settings, cases, and the shards into which they are cut."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from netspec.checkpoint import load_checkpoint
+from netspec.data import samples
+from netspec.thresholds import find_thresholds, load_thresholds
+from sims.evaluation.shards import Case, Setting, Shard, run_shard, shards
+
+SETTING = Setting("net", "digest", "data", "spike-norm", False, 100.0, "12345678", "zero")
+
+
+def test_setting_says_how_thresholds_were_found_and_tells_their_values_apart(tiny):
+    checkpoint = load_checkpoint(tiny)
+    thresholds = load_thresholds(find_thresholds(tiny, "ann-norm"), checkpoint)
+    setting = Setting.of(checkpoint, "data", replace(thresholds, unit=True), "subtract")
+    assert setting == replace(setting, network="vgg16-tiny", checkpoint=checkpoint.digest, data="data",
+                              method="ann-norm", unit=True, percentile=100.0, reset="subtract")  # fmt: skip
+    other = replace(thresholds, values=thresholds.values | {"output": 7.0})
+    assert Setting.of(checkpoint, "data", other, "zero").thresholds != setting.thresholds
+    assert len({Case(s, 0, 10).digest for s in (SETTING, setting, replace(SETTING, unit=True))}) == 3
+
+
+def test_images_are_cut_into_shards():
+    case = Case(SETTING, 0, 10)
+    assert list(shards(case, 5, 2)) == [Shard(case, 0, 2), Shard(case, 2, 4), Shard(case, 4, 5)]
+
+
+def test_steps_of_the_paper_are_reported():
+    case = Case(SETTING, 0, 2500)
+    assert case.reported == (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
+    assert replace(case, steps=100).reported == (10, 20, 50, 100)
+    assert replace(case, steps=120).reported == (10, 20, 50, 100, 120)
+    assert replace(case, steps=3).reported == (3,)
+
+
+def test_shard_is_the_same_wherever_it_is_cut(tiny):
+    checkpoint, images = load_checkpoint(tiny), samples().images
+    thresholds = dict(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint).values)
+    case = Case(SETTING, 3, 25)
+    cut = [
+        run_shard(checkpoint, thresholds, Shard(case, start, stop), images[start:stop])
+        for start, stop in ((0, 1), (1, 4), (4, 5))
+    ]
+    table = run_shard(checkpoint, thresholds, Shard(case, 0, 5), images[:5])
+    pd.testing.assert_frame_equal(pd.concat(cut, ignore_index=True), table)
+    assert list(table)[:4] == ["image", "snn_10", "snn_20", "snn_25"]

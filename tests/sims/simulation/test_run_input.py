@@ -1,0 +1,98 @@
+"""What a run is told: what is refused, what is filled in."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from networks import exact_weights, sprout
+
+from netspec.errors import UserError
+from sims.brian.inprocess import InProcessSimulator
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
+
+SPEC = sprout()
+X = np.zeros((2, 4, 6, 1), dtype=np.float32)
+GOOD = RunInput(X, {"a": 1.0, "output": 0.5}, steps=10)
+
+
+def filled(value: float) -> np.ndarray:
+    x = X.copy()
+    x[1, 2, 3, 0] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": X[:0]}, "sprout takes one or more images of shape (4, 6, 1), got (0, 4, 6, 1)"),
+        ({"x": X[0]}, "sprout takes one or more images of shape (4, 6, 1), got (4, 6, 1)"),
+        ({"x": X.transpose(0, 3, 1, 2)}, "sprout takes one or more images of shape (4, 6, 1), got (2, 1, 4, 6)"),
+        ({"x": np.float32(0)}, "sprout takes one or more images of shape (4, 6, 1), got (1,)"),
+        ({"x": filled(np.nan)}, "inputs are spike probabilities with a sign: they must lie in [-1, 1]"),
+        ({"x": filled(-np.inf)}, "inputs are spike probabilities with a sign: they must lie in [-1, 1]"),
+        ({"x": filled(1.0001)}, "inputs are spike probabilities with a sign: they must lie in [-1, 1]"),
+        ({"x": filled(-1.0001)}, "inputs are spike probabilities with a sign: they must lie in [-1, 1]"),
+        ({"steps": 0}, "the number of steps must be from 1 to 65535, got 0"),
+        ({"steps": -5}, "the number of steps must be from 1 to 65535, got -5"),
+        ({"steps": 65_536}, "the number of steps must be from 1 to 65535, got 65536"),
+        ({"ids": np.arange(3)}, "2 images need as many numbers, got ids of shape (3,)"),
+        ({"ids": np.zeros((2, 1), dtype=int)}, "2 images need as many numbers, got ids of shape (2, 1)"),
+        ({"rasters": ("b",)}, "sprout has no population 'b'; it has input, a, r, output"),
+        ({"rasters": ("r",)}, "r does not spike; a raster shows input_on, input_off or a spiking population"),
+        ({"rasters": ("input",)}, "input does not spike; a raster shows input_on, input_off or a spiking population"),
+        ({"raster_presentations": -1}, "the number of presentations with rasters is at least 0, got -1"),
+        ({"measured": ("b",)}, "sprout has no population 'b'; it has input, a, r, output"),
+        ({"measured": ("r",)}, "r has no threshold to balance; only the input of spiking populations is measured"),
+        ({"thresholds": {"a": 1.0}}, "the threshold of output must be a positive number, got nan"),
+        ({"thresholds": {"a": 0, "output": 1}}, "the threshold of a must be a positive number, got 0.0"),
+        ({"thresholds": {"a": 1, "output": -2}}, "the threshold of output must be a positive number, got -2.0"),
+        ({"thresholds": {"a": np.nan, "output": 1}}, "the threshold of a must be a positive number, got nan"),
+        ({"thresholds": {"a": 1e-60, "output": 1}}, "the threshold of a must be a positive number, got 1e-60"),
+        ({"thresholds": {"a": 0}, "measured": ("a",)}, "the threshold of a must be a positive number, got 0.0"),
+    ],
+)
+def test_refused_with_what_was_found_and_what_was_expected(change, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        replace(GOOD, **change).checked(SPEC)
+
+
+def test_more_steps_than_32_bits_can_count_are_refused():
+    x = np.broadcast_to(np.float32(0), (40_000, *SPEC.input.shape))
+    with pytest.raises(UserError, match="40000 presentations of 65535 steps are too many for one run; split"):
+        RunInput(x, GOOD.thresholds, 65_535).checked(SPEC)
+
+
+def test_every_simulator_refuses_what_does_not_fit():
+    weights = exact_weights(SPEC)
+    for simulator in (ReferenceSimulator(SPEC, weights), InProcessSimulator(SPEC, weights, target="numpy")):
+        with pytest.raises(UserError, match="must be from 1 to 65535"):
+            simulator.run(replace(GOOD, steps=0))
+
+
+def test_defaults_are_filled_in():
+    given = RunInput(X.astype(np.float64).tolist(), {"a": 0.1, "output": 1}).checked(SPEC)
+    assert given.x.dtype == np.float32 and given.x.flags.c_contiguous
+    assert given.numbers.tolist() == [0, 1]
+    assert given.thresholds == {"a": float(np.float32(0.1)), "output": 1.0}  # as the simulators hold them
+    assert (given.steps, given.seed, given.rasters, given.measured) == (2500, 0, (), ())
+
+
+def test_names_that_are_given_twice_or_anyway_count_once():
+    given = replace(GOOD, rasters=("a", "output", "a"), measured=["a", "a"]).checked(SPEC)
+    assert given.rasters == ("a",)
+    assert given.measured == ("a",)
+    assert replace(GOOD, rasters=("a",), raster_presentations=0).checked(SPEC).rasters == ()
+
+
+def test_thresholds_of_other_populations_do_not_matter():
+    assert replace(GOOD, thresholds=GOOD.thresholds | {"conv9": -1}).checked(SPEC).thresholds == GOOD.thresholds
+
+
+def test_checking_twice_changes_nothing():
+    given = replace(GOOD, rasters=("input_on", "a"), ids=np.array([7, 3])).checked(SPEC)
+    again = given.checked(SPEC)
+    assert given.describe() == again.describe()
+    np.testing.assert_array_equal(given.numbers, again.numbers)
+    assert given.describe()["first_image"] == 7

@@ -1,0 +1,74 @@
+"""The house: which file may import which, and how long a file may be (read from the sources, lazy imports too)."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from commands import ROOT
+
+ORDER = ("netspec", "sims", "analysis")  # each may import those before it
+CODE = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for folder in ORDER
+    for file in sorted((ROOT / folder).rglob("*.py"))
+}
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Modules that a file imports anywhere: of this project's, the very file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{file} has relative imports"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in CODE else node.module for name in names)
+
+
+IMPORTS = {module: set(imported(file)) for module, file in CODE.items()}
+COMMANDS = {module for module, file in CODE.items() if 'if __name__ == "__main__"' in file.read_text()}
+
+
+def test_arrows_point_one_way():
+    for module, others in IMPORTS.items():
+        above = ORDER[ORDER.index(module.split(".")[0]) + 1 :]
+        assert not [other for other in others if other.split(".")[0] in above], module
+
+
+def test_brian2_is_imported_in_one_folder_alone():
+    importing = {m for m, others in IMPORTS.items() if any(o.split(".")[0].startswith("brian2") for o in others)}
+    assert importing and all(module.startswith("sims.brian.") for module in importing)
+
+
+def test_nobody_imports_a_command():
+    assert {"sims.run", "sims.evaluate", "netspec.train", "analysis.make_figures"} < COMMANDS
+    assert {f"sims.{file.stem}" for file in (ROOT / "sims").glob("[!_]*.py")} <= COMMANDS
+    importing = {module: others & COMMANDS for module, others in IMPORTS.items() if others & COMMANDS}
+    assert importing == {"sims.run_vgg": {"sims.run"}, "sims.run_resnet": {"sims.run"}}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    TopologicalSorter({module: others & set(CODE) for module, others in IMPORTS.items()}).prepare()
+
+
+def test_no_folders_of_sims_import_each_other_in_a_circle():
+    folders: dict[str, set[str]] = {}
+    for module, others in IMPORTS.items():
+        if module.startswith("sims.") and module.count(".") == 2:
+            folders.setdefault(module.rpartition(".")[0], set()).update(other.rpartition(".")[0] for other in others)
+    TopologicalSorter({folder: others & set(folders) - {folder} for folder, others in folders.items()}).prepare()
+
+
+def test_files_are_short():
+    templates = [file for part in ("templates", "include") for file in (ROOT / "sims/brian" / part).iterdir()]
+    for most, files in ((400, [*CODE.values(), *templates]), (500, TESTS)):
+        lines = {file.relative_to(ROOT): len(file.read_text().splitlines()) for file in files}
+        assert not {file: n for file, n in lines.items() if n > most}
+
+
+def test_the_search_path_is_left_alone():
+    for file in CODE.values():
+        attributes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
+        assert "sys.path" not in map(ast.unparse, attributes), file
