@@ -55,8 +55,7 @@ def main(
 
     start = time.perf_counter()
     simulator = open_simulator(network.spec, network.weights, runtime, options.synapses, options.reset, options.quiet)
-    opened = {"build": time.perf_counter() - start, "compile": 0.0}
-    seconds |= getattr(simulator, "seconds", opened)
+    seconds |= getattr(simulator, "seconds", {"build": time.perf_counter() - start, "compile": 0.0})
 
     start = time.perf_counter()
     total = len(x) * options.steps

@@ -48,28 +48,21 @@ class Frame:
             ]
 
     def _compiled(self, when: str, order: int) -> TemplateRunner:
-        output, potentials = self.spec.output, [(p.name, p.size) for p in self.spec.populations[1:]]
-        references: dict[str, tuple[Group, str]]
-        if when == "start":
-            references = {f"rates_{name}": (self.groups[name], "rates") for name in INPUT_GROUPS}
-            references |= {f"v_{name}": (self.groups[name], "v") for name, _ in potentials}
-        else:
-            references = {"output_v": (self.groups[output.name], "v")}
-            references |= {f"spikes_{name}": (self.groups[name], "_spikespace") for name in self.counted}
-            references |= {f"count_{name}": (self.groups[name], "spike_count") for name in self.counted}
+        potentials = {population.name: population.size for population in self.spec.populations[1:]}
+        used = {"rates": INPUT_GROUPS, "v": potentials, "_spikespace": self.counted, "spike_count": self.counted}
         return TemplateRunner(
             self.groups[next(iter(INPUT_GROUPS))],  # whose clock it follows
             f"presentation_{when}",
             when,
             f"presentation_{when}",
             variables=("dt", "t_in_timesteps"),
-            references=references,
+            references={f"{kind}_{name}": (self.groups[name], kind) for kind, names in used.items() for name in names},
             settings={
                 "signs": INPUT_GROUPS,
                 "n_input": self.spec.input.size,
-                "n_output": output.size,
-                "output": output.name,
-                "potentials": potentials,
+                "n_output": self.spec.output.size,
+                "output": self.spec.output.name,
+                "potentials": list(potentials.items()),
                 "counted": list(self.counted.items()),
             },
             order=order,

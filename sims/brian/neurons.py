@@ -28,16 +28,15 @@ COUNTS = dict.fromkeys(("spike_count", "measured"), np.int32)
 
 def neurons(population: Population, shared: bool, reset: str) -> NeuronGroup:
     """A population; with shared synapses integrate-and-fire neurons have a thresholder of their own."""
-    name, pixels = population.name, population.size // population.shape[-1]
-    options = {"name": name, "dtype": FLOATS | COUNTS}
+    name, options = population.name, {"name": population.name, "dtype": FLOATS | COUNTS}
     if population.kind == "relay":
         group = NeuronGroup(population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", **options)
     else:
         equations = IF_EQUATIONS + (SHARED_EQUATIONS if shared else "")
-        code = RESET_CODE[reset] + "\nspike_count += 1"
-        group = NeuronGroup(population.size, equations, threshold="v >= v_th", reset=code, **options)
+        options["reset"] = RESET_CODE[reset] + "\nspike_count += 1"
+        group = NeuronGroup(population.size, equations, threshold="v >= v_th", **options)
     if population.kind == "if" and shared:
-        IFThresholder(group, pixels, reset, when=f"fire_{name}")
+        IFThresholder(group, population.size // population.shape[-1], reset, when=f"fire_{name}")
         return group
     group.set_event_schedule("spike", when=f"fire_{name}")
     # a relay is cleared only when its value has crossed all its projections

@@ -65,8 +65,7 @@ class Recording:
         ``'input'`` gives ON and OFF together.
         """
         if name == self.spec.input.name:
-            on, off = (self.spike_counts(group) for group in INPUT_GROUPS)
-            return on + off
+            return np.add(*(self.spike_counts(group) for group in INPUT_GROUPS))
         start = 0
         for group, size in counted_groups(self.spec).items():
             if group == name:
