@@ -4,21 +4,26 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from netspec.errors import UserError
-from netspec.files import write_atomically
+from netspec.files import writable_folder, write_atomically
+from netspec.options import CORES
 from netspec.spec import NetSpec
+from sims.brian.cache import cache_folder
 
 __all__ = ["Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
 
@@ -55,7 +60,7 @@ class Blueprint:
 
 
 def build_binary(folder: Path, blueprint: Blueprint, quiet: bool) -> dict[str, float]:
-    """Generate and compile a network into a folder, which is there whole or not at all.
+    """Generate and compile a network into an empty folder.
 
     Returns the seconds spent on 'build' (code generation) and 'compile'; raises UserError if there is no compiler, or
     it fails.
@@ -65,33 +70,25 @@ def build_binary(folder: Path, blueprint: Blueprint, quiet: bool) -> dict[str, f
         raise UserError(
             f"no C++ compiler found ({missing} is missing): install g++ and make, or choose the runtime numpy"
         )
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        project = Path(temporary, "project")
-        start = time.perf_counter()
-        arrays, flags = generate(blueprint, project)
-        write_atomically(project / "arrays.json", json.dumps(arrays))
-        compiling = time.perf_counter()
-        compile_project(project, flags, quiet)
-        seconds = {"build": compiling - start, "compile": time.perf_counter() - compiling}
-        for leftover in project.glob("**/*.[og]*"):
-            if leftover.suffix in (".o", ".gch"):
-                leftover.unlink()
-        try:
-            project.rename(folder)
-        except OSError:  # another process was faster
-            if not (folder / "main").is_file():
-                raise
-    return seconds
+    start = time.perf_counter()
+    arrays, flags = generate(blueprint, folder)
+    (folder / "arrays.json").write_text(json.dumps(arrays))
+    compiling = time.perf_counter()
+    compile_project(folder, flags, quiet)
+    for leftover in folder.glob("**/*.[og]*"):
+        if leftover.suffix in (".o", ".gch"):
+            leftover.unlink()
+    return {"build": compiling - start, "compile": time.perf_counter() - compiling}
 
 
-def compiler_name() -> str:
-    return os.environ.get("CXX", "g++")
+def compiler_command() -> list[str]:
+    """The C++ compiler, perhaps with a launcher such as ccache before it, as the variable ``CXX`` has it."""
+    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def compiler_missing() -> str:
     """The program that is missing for compiled networks; ``''`` if all are there."""
-    return next((program for program in (compiler_name(), "make") if not shutil.which(program)), "")
+    return next((program for program in (compiler_command()[0], "make") if not shutil.which(program)), "")
 
 
 def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, str]], str]:
@@ -104,14 +101,17 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
     flags : str
         Compiler flags.
     """
-    from brian2.codegen.cpp_prefs import get_compiler_and_args  # here, since Brian2 takes seconds to import
+    from brian2.core.preferences import prefs  # here, since Brian2 takes seconds to import
+    from brian2.devices.cpp_standalone.device import CPPStandaloneDevice
     from brian2.devices.device import get_device, reset_device, set_device
 
     from sims.brian.network import DT, SpikingNetwork
 
-    set_device("cpp_standalone", build_on_run=False)
-    device = get_device()
+    device = CPPStandaloneDevice()  # one of our own: the caller's may hold a simulation
+    floats, dt = prefs.core.default_float_dtype, get_device().defaultclock.dt
+    set_device(device, build_on_run=False)
     try:
+        prefs.core.default_float_dtype = np.float64  # as templates have it
         device.headers.extend(f'"{header}"' for header in OWN_HEADERS)
         device.insert_code("before_start", "run_input::read(args);")
         device.headers.append("<chrono>")
@@ -122,7 +122,6 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
         snn = SpikingNetwork(blueprint.spec, blueprint.weights, *options)
         snn.network.run(DT, namespace={}, profile=blueprint.profile)
         read_duration_at_run_time(device, snn.network.name)
-        project.mkdir(parents=True)
         for header in OWN_HEADERS:
             shutil.copy(HERE / "include" / header, project)
         device.build(directory=str(project), compile=False, run=False, with_output=False)
@@ -131,9 +130,10 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
             name = f"{getattr(variable.owner, 'name', '')}.{variable.name}"
             arrays[name] = {"file": device.get_array_filename(variable), "dtype": np.dtype(variable.dtype).name}
     finally:
-        device.reinit()
+        prefs.core.default_float_dtype = floats
         reset_device()
-    return arrays, " ".join([*get_compiler_and_args()[1], IN_ORDER])
+        get_device().defaultclock.dt = dt  # Brian2 has taken over ours
+    return arrays, " ".join([*compiler_flags(), IN_ORDER])
 
 
 def read_duration_at_run_time(device, network: str) -> None:
@@ -153,7 +153,7 @@ def compile_project(project: Path, flags: str, quiet: bool) -> None:
     UserError
         If the compiler fails; its messages are kept in a file that the error names.
     """
-    compiler = compiler_name()
+    compiler = compiler_command()
     header = project / "precompiled.h"
     lines = [f"#include <{name}>" for name in PRECOMPILED_STANDARD] + [f'#include "{name}"' for name in PRECOMPILED]
     header.write_text("\n".join(lines) + "\n")
@@ -161,12 +161,12 @@ def compile_project(project: Path, flags: str, quiet: bool) -> None:
     total = len(sources.split("=")[1].split())
     (project / "make.deps").touch()  # everything is compiled once: there is no need to look for dependencies
     with open(project / "make.log", "w") as log, tqdm(total=total, desc="compiling", unit="file", disable=quiet) as bar:
-        command = [compiler, "-c", "-Wno-write-strings", *flags.split(), "-I.", "-x", "c++-header", header.name]
+        command = [*compiler, "-c", "-Wno-write-strings", *flags.split(), "-I.", "-x", "c++-header", header.name]
         status = subprocess.call(command, cwd=project, stdout=log, stderr=log)
         command = [
             "make",
-            f"-j{os.cpu_count() or 1}",
-            f"CXX={compiler}",
+            f"-j{CORES}",
+            f"CXX={shlex.join(compiler)}",
             f"OPTIMISATIONS={flags} -include {header.name}",
         ]
         process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
@@ -179,9 +179,13 @@ def compile_project(project: Path, flags: str, quiet: bool) -> None:
             process.terminate()
             status = process.wait() or status
     if status:
-        kept = Path(tempfile.gettempdir(), "going-deeper-make.log")
-        shutil.copy(project / "make.log", kept)
-        raise UserError(f"the C++ compiler {compiler} failed; its messages are in {kept}")
+        handle, kept = tempfile.mkstemp(prefix="going-deeper-make-", suffix=".log")
+        told = (project / "make.log").read_bytes()
+        os.write(handle, told)
+        os.close(handle)
+        lines = told.decode(errors="replace").strip().splitlines() or ["without a word"]
+        first = next((line for line in lines if "error" in line), lines[0])
+        raise UserError(f"the C++ compiler {shlex.join(compiler)} failed ({first}); its messages are in {kept}")
 
 
 def digest(spec: NetSpec, weights: Mapping[str, np.ndarray], more: object) -> str:
@@ -195,21 +199,46 @@ def digest(spec: NetSpec, weights: Mapping[str, np.ndarray], more: object) -> st
 
 def toolchain() -> list[str]:
     """What a binary depends on besides the sources: Python packages, the compiler, this processor."""
-    from importlib.metadata import version
+    compiler = compiler_command()
+    found = [shutil.which(word) or word for word in compiler]
+    stamps = [f"{path} {os.stat(path).st_mtime_ns}" if os.path.exists(path) else path for path in found]
+    machine = [sys.version, platform.platform(), *processor()]
+    return [version("brian2"), version("numpy"), *stamps, *machine, *compiler_flags()]
 
-    compiler = compiler_name()
-    path = shutil.which(compiler)
-    stamp = f"{path} {os.stat(path).st_mtime_ns}" if path else ""
-    return [version("brian2"), version("numpy"), stamp, sys.version, platform.platform(), processor()]
 
-
-def processor() -> str:
-    """The processor's model: binaries are compiled for the very machine (-march=native)."""
+def processor() -> list[str]:
+    """What this processor can do: binaries are compiled for the very machine (-march=native)."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), "")
+        return [platform.machine(), platform.processor()]
+    words = ("flags", "Features", "CPU implementer", "CPU part")  # the latter on ARM
+    return sorted({line for line in lines if line.startswith(words)})
+
+
+def compiler_flags() -> list[str]:
+    """Brian2's compiler flags, by its preferences: from its files, and what a script has changed of them.
+
+    Brian2 takes a second to import. Where nobody has done so yet, only its files can tell, and what they gave before is
+    kept in the cache.
+    """
+    files = [Path("~/.brian/user_preferences").expanduser(), Path("brian_preferences").absolute()]
+    told = [file.read_text(errors="replace") if file.is_file() else "" for file in files]
+    known = cache_folder() / f"flags-{plain_digest([version('brian2'), sys.version, platform.platform(), *told])}.json"
+    imported = "brian2" in sys.modules
+    if not imported:
+        with suppress(OSError, ValueError):
+            return json.loads(known.read_text())
+    from brian2.codegen.cpp_prefs import get_compiler_and_args
+
+    flags = get_compiler_and_args()[1]
+    if not imported:
+        write_atomically(writable_folder(known.parent) / known.name, json.dumps(flags))
+    return flags
+
+
+def plain_digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def sources(*names: str) -> str:

@@ -5,18 +5,19 @@ Images, weights, thresholds, seeds, the number of steps and the rasters are run-
 
 import json
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from netspec.errors import UserError
-from netspec.files import writable_folder, write_atomically
 from netspec.spec import NetSpec
 from sims.brian.binary import Blueprint, build_binary, digest, sources
-from sims.brian.cache import cache_folder, scratch_folder
+from sims.brian.cache import cache_entry, scratch_folder
 from sims.brian.packing import fit_half, packed_weights
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
@@ -25,6 +26,7 @@ from sims.simulation.wiring import Wiring, counted_groups
 
 __all__ = ["StandaloneSimulator"]
 
+PACKED = "weights.bin"
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 
 
@@ -66,41 +68,46 @@ class StandaloneSimulator:
         self.seconds = {"build": 0.0, "compile": 0.0}
         self.peak_memory, self.run_seconds = 0, 0.0
         self.profiled: dict[str, float] = {}
-        cache = writable_folder(cache_folder())
         blueprint = Blueprint(spec, weights if synapses == "explicit" else None, synapses, reset, half, profile)
-        self.folder = cache / "binaries" / blueprint.key
+        code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
+        self._binary = partial(cache_entry, "binaries", blueprint.key, partial(self._build, blueprint, quiet))
+        self._packed = partial(
+            cache_entry, "weights", digest(spec, weights, code)[:32], partial(write_packed, spec, weights)
+        )
+        self._open()
+
+    def _open(self) -> None:
+        """Look for binary and weights in the cache; make what is missing or damaged."""
         with COMPILING:
-            if not (self.folder / "main").is_file():
-                self.seconds = build_binary(self.folder, blueprint, quiet)
+            self.folder = self._binary()
         self.arrays = json.loads((self.folder / "arrays.json").read_text())
-        key = digest(spec, weights, [sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")])
-        self.weights = cache / "weights" / f"{key[:32]}.bin"
-        if synapses == "shared" and not self.weights.is_file():
-            self.weights.parent.mkdir(exist_ok=True)
-            write_atomically(self.weights, packed_weights(Wiring(spec), weights).tobytes())
+        if self.synapses == "shared":
+            self.weights = self._packed() / PACKED
+
+    def _build(self, blueprint: Blueprint, quiet: bool, folder: Path) -> None:
+        self.seconds = build_binary(folder, blueprint, quiet)
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded."""
         given = run_input.checked(self.spec, measurable=self.synapses == "shared")
-        with scratch_folder() as folder:
-            results = Path(folder)
+        self._open()  # the cache may have suffered since
+        with scratch_folder() as results:
             self._execute(given, results, progress)
             self.profiled = profiled_times(results / "profiling_info.txt")
             return self._collect(given, results)
 
     def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
-        given.x.tofile(results / "images.f32")
-        presentation_keys(given.seed, given.numbers).tofile(results / "keys.u64")
+        (results / "images.f32").write_bytes(given.x.tobytes())  # tofile does not tell a full disk
+        (results / "keys.u64").write_bytes(presentation_keys(given.seed, given.numbers).tobytes())
         lines = {
-            "weights": self.weights,
             "images": results / "images.f32",
             "keys": results / "keys.u64",
             "presentations": len(given.x),
             "steps": given.steps,
             "raster_presentations": given.raster_presentations,
         }
-        if self.synapses == "explicit":
-            del lines["weights"]
+        if self.synapses == "shared":
+            lines["weights"] = self.weights
         text = "".join(f"{key} {value}\n" for key, value in lines.items())
         text += "".join(f"raster {name}\n" for name in (self.spec.output.name, *given.rasters))
         (results / "input.txt").write_text(text)
@@ -108,7 +115,12 @@ class StandaloneSimulator:
         arguments = [f"{name}.v_th={min(value, largest)!r}" for name, value in given.thresholds.items()]
         arguments += [f"{name}.measured=1" for name in given.measured]
         command = [str(self.folder / "main"), "--results_dir", f"{results}/", str(results / "input.txt"), *arguments]
-        process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise UserError(f"{self.folder} is gone from the cache; the same command makes it again") from error
         reported = 0
         try:
             assert process.stdout is not None and process.stderr is not None
@@ -126,22 +138,23 @@ class StandaloneSimulator:
             process.kill()
             process.wait()
         if status:
-            raise UserError(
-                f"the simulation ended with status {status}: {message or 'killed, perhaps for want of memory'}"
-            )
+            raise UserError(f"the simulation ended with {reason(status)}" + (f": {message}" if message else ""))
 
     def _collect(self, given: RunInput, results: Path) -> Recording:
         presentations = len(given.x)
         counts = np.fromfile(results / "spike_counts.bin", dtype=np.uint16)
         output_v = np.fromfile(results / "output_v.bin", dtype=np.float32)
+        neurons, classes = sum(counted_groups(self.spec).values()), self.spec.output.size
+        if (counts.size, output_v.size) != (presentations * neurons, presentations * given.steps * classes):
+            raise UserError("the simulation ended before its last step: it was interrupted")
         rasters = {}
         for name in (self.spec.output.name, *given.rasters):
             rasters[name] = np.fromfile(results / f"raster_{name}.bin", dtype=np.int32).reshape(-1, 2)
         return Recording(
             self.spec,
             given.steps,
-            counts.reshape(presentations, sum(counted_groups(self.spec).values())),
-            output_v.reshape(presentations, given.steps, self.spec.output.size),
+            counts.reshape(presentations, neurons),
+            output_v.reshape(presentations, given.steps, classes),
             rasters,
             {name: self._result(results, f"{name}.peak") for name in given.measured},
             given.describe(),
@@ -150,6 +163,19 @@ class StandaloneSimulator:
     def _result(self, results: Path, name: str) -> np.ndarray:
         array = self.arrays[name]
         return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+
+def write_packed(spec: NetSpec, weights: Mapping[str, np.ndarray], folder: Path) -> None:
+    (folder / PACKED).write_bytes(packed_weights(Wiring(spec), weights).tobytes())
+
+
+def reason(status: int) -> str:
+    """An exit status in words; the advice that goes with a signal."""
+    if status > 0:
+        return f"status {status}"
+    advice = {"SIGKILL": ", perhaps for want of memory", "SIGILL": ": this processor lacks one of the binary's"}
+    name = signal.Signals(-status).name
+    return f"{name} ({signal.strsignal(-status)}{advice.get(name, '')})"
 
 
 def profiled_times(file: Path) -> dict[str, float]:

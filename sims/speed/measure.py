@@ -5,14 +5,14 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
 from netspec.files import writable_folder
 from netspec.spec import NetSpec
-from sims.brian.binary import processor
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import RunInput
@@ -89,13 +89,22 @@ def layer_seconds(spec: NetSpec, profiled: Mapping[str, float], steps: int) -> d
 def machine() -> dict[str, object]:
     """What the times depend on."""
     return {
-        "processor": processor().split(":")[-1].strip(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("brian2", "numpy", "torch")},
     }
+
+
+def processor_name() -> str:
+    """The model, as Linux has it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[-1].strip()
+    return platform.processor()
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import script
+from brian2 import prefs
+from commands import ROOT, script
 from networks import NETWORKS, assert_same, case, exact_weights, images, pair, sprout, weights_of
 
 from netspec.errors import UserError
@@ -26,13 +29,6 @@ def no_compiler(monkeypatch) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(binary, "compile_project", compile_project)
-
-
-@pytest.fixture
-def own_cache(monkeypatch, tmp_path) -> Path:
-    """A cache of this test's own."""
-    monkeypatch.setenv("GOING_DEEPER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 # What shares a binary
@@ -116,6 +112,66 @@ def test_a_name_with_slashes_stays_inside_the_cache(own_cache):
     assert [folder.name for folder in own_cache.parent.iterdir()] == ["cache"]
 
 
+def test_compiler_flags_and_launchers_are_told_apart(monkeypatch, tmp_path):
+    """Those that a script has set, and those of the variable CXX."""
+
+    def key() -> str:
+        return binary.Blueprint(pair(), None, "shared", "zero", False, False).key
+
+    keys, usual = [key()], prefs.codegen.cpp.extra_compile_args_gcc
+    try:
+        for flags in (["-O0"], ["-O1"]):
+            prefs.codegen.cpp.extra_compile_args_gcc = flags
+            keys.append(key())
+    finally:
+        prefs.codegen.cpp.extra_compile_args_gcc = usual
+    assert key() == keys[0]
+    script(tmp_path / "ccache", 'exec "$@"')
+    monkeypatch.setenv("CXX", f"{tmp_path / 'ccache'} g++")
+    keys.append(key())
+    assert len(set(keys)) == 4
+    monkeypatch.setenv("CXX", "")
+    assert key() == keys[0]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_launcher_before_the_compiler_is_used(monkeypatch, tmp_path):
+    script(tmp_path / "ccache", f'echo "$1" >> {tmp_path / "calls"}; exec "$@"')
+    monkeypatch.setenv("CXX", f"{tmp_path / 'ccache'} g++")
+    assert StandaloneSimulator(pair(), exact_weights(pair()), quiet=True).seconds["compile"] > 0
+    assert set((tmp_path / "calls").read_text().split()) == {"g++"}
+
+
+GUEST = """
+import brian2 as b2, numpy as np
+from networks import assert_same, case
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.reference import ReferenceSimulator
+
+b2.prefs.core.default_float_dtype = np.float32
+b2.set_device("cpp_standalone", directory=DIRECTORY)
+b2.defaultclock.dt = 0.25 * b2.ms
+group = b2.NeuronGroup(3, "dv/dt = (1 - v) / (10*ms) : 1", threshold="v > 0.9", reset="v = 0", method="exact")
+spikes = b2.SpikeMonitor(group)
+b2.Network(group, spikes).run(100 * b2.ms)
+before = spikes.num_spikes
+spec, weights, run_input = case("sprout")
+recording = StandaloneSimulator(spec, weights, quiet=True).run(run_input)
+assert_same(recording, ReferenceSimulator(spec, weights).run(run_input))
+assert spikes.num_spikes == before > 0
+assert b2.defaultclock.dt == 0.25 * b2.ms and b2.prefs.core.default_float_dtype == np.float32
+assert b2.get_device() is b2.all_devices["cpp_standalone"]
+"""
+
+
+def test_a_script_with_a_simulation_of_its_own_is_left_as_it_was(own_cache, tmp_path):
+    code = GUEST.replace("DIRECTORY", repr(str(tmp_path / "own")))
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
 # Compiling
 
 
@@ -142,12 +198,14 @@ def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, o
         text = f'case "$*" in *c++-header*) exit 0;; esac; {text}'
     monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", text)))
     monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(UserError, match=r"the C\+\+ compiler .*broken-g\+\+ failed; its messages are in ") as caught:
+    with pytest.raises(
+        UserError, match=r"the C\+\+ compiler .*broken-g\+\+ failed \(.*\); its messages are in "
+    ) as caught:
         StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
     log = Path(str(caught.value).rsplit(" in ", 1)[1])
     assert log.parent == tmp_path
     assert "no space left on device" in log.read_text()
-    assert list((own_cache / "binaries").iterdir()) == []
+    assert [file.suffix for file in (own_cache / "binaries").iterdir()] == [".lock"]
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -24,7 +24,7 @@ def replaced(simulator, tmp_path):
         other = StandaloneSimulator(spec, weights)
         assert other.folder == known.folder
         script(tmp_path / "main", text)
-        other.folder = tmp_path
+        other.folder, other._open = tmp_path, lambda: None
         return other
 
     return replace_by
@@ -34,8 +34,10 @@ def replaced(simulator, tmp_path):
     ("text", "message"),
     [
         ("echo 'cannot write the results: disk full' >&2; exit 4", "status 4: cannot write the results: disk"),
-        ("kill -9 $$", "status -9: killed, perhaps for want of memory"),
-        ("echo 20; exit 1", "status 1: "),
+        ("kill -9 $$", "SIGKILL (Killed, perhaps for want of memory)"),
+        ("kill -ILL $$", "SIGILL (Illegal instruction: this processor lacks one of the binary's)"),
+        ("kill -XFSZ $$", "SIGXFSZ (File size limit exceeded)"),
+        ("echo 20; exit 1", "status 1"),
     ],
 )
 def test_a_binary_that_fails_is_the_user_s_error(replaced, text, message):
@@ -43,10 +45,17 @@ def test_a_binary_that_fails_is_the_user_s_error(replaced, text, message):
         replaced(text).run(case("garden")[2])
 
 
+def test_a_binary_that_was_interrupted_is_not_taken_for_finished(replaced):
+    """Brian2's handler ends it with status 0."""
+    outputs = " ".join(f"$2/{name}" for name in ("spike_counts.bin", "output_v.bin", "raster_output.bin"))
+    with pytest.raises(UserError, match="the simulation ended before its last step: it was interrupted"):
+        replaced(f"touch {outputs}; exit 0").run(replace(case("garden")[2], rasters=()))
+
+
 def test_a_binary_that_cannot_read_its_weights_says_which(simulator, tmp_path):
     known = simulator("garden", "standalone")
     other = StandaloneSimulator(known.spec, weights_of("garden"))
-    other.weights = tmp_path / "gone.bin"
+    other.weights, other._open = tmp_path / "gone.bin", lambda: None
     with pytest.raises(UserError, match=r"status 3: cannot read .*gone\.bin"):
         other.run(case("garden")[2])
 
