@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
@@ -49,6 +50,16 @@ class Checkpoint:
     classes: tuple[str, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Take what people have: torch tensors, NumPy scalars, any sequence of classes."""
+        for name, value in (
+            ("weights", {key: as_array(weight) for key, weight in self.weights.items()}),
+            ("mean", as_array(self.mean)),
+            ("gain", float(self.gain)),
+            ("classes", tuple(map(str, self.classes))),
+        ):
+            object.__setattr__(self, name, value)
+
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The network's input for uint8 images (n, height, width, 3), float32, clipped to [-1, 1].
 
@@ -69,13 +80,21 @@ class Checkpoint:
         return sha.hexdigest()
 
 
+def as_array(values: Any) -> np.ndarray:
+    """An array or torch tensor of any type, as float32."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().to(torch.float32).numpy()
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return np.asarray(values, dtype=np.float32)
+
+
 def encode(images: np.ndarray, mean: np.ndarray, gain: float) -> np.ndarray:
     """``(pixel / 255 - mean) * gain`` of uint8 images (n, height, width, 3), float32, clipped to [-1, 1]."""
     return np.clip((images.astype(np.float32) / 255 - mean) * np.float32(gain), -1, 1)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type = np.float32) -> None:
-    """Write a checkpoint atomically; ``dtype`` float16 halves the file."""
+    """Write a checkpoint atomically; ``dtype`` float16 halves the file. UserError if it could not be loaded."""
     header = {
         "format": FORMAT,
         "spec": json.dumps(checkpoint.spec.to_dict()),
@@ -83,8 +102,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type
         "classes": json.dumps(checkpoint.classes),
         "info": json.dumps(dict(checkpoint.info)),
     }
-    tensors: dict[str, np.ndarray] = {name: w.astype(dtype, order="C") for name, w in checkpoint.weights.items()}
-    tensors[MEAN] = np.ascontiguousarray(checkpoint.mean, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        weights = checkpoint.weights.items()
+        tensors: dict[str, np.ndarray] = {name: weight.astype(dtype, order="C") for name, weight in weights}
+    check(replace(checkpoint, weights=tensors), f"the checkpoint for {path}")
+    tensors[MEAN] = np.ascontiguousarray(checkpoint.mean)
     write_atomically(path, to_bytes(tensors, metadata=header))
 
 
@@ -104,7 +126,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     path = find_checkpoint(path)
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(path, framework="pt") as file:  # NumPy has no bfloat16
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise UserError(f"{path} is no checkpoint of this project: its metadata lack 'format: {FORMAT}'")
@@ -113,22 +135,32 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
     try:
         spec = NetSpec.from_dict(json.loads(header["spec"]))
-        gain, classes = float(json.loads(header["gain"])), tuple(json.loads(header["classes"]))
-        info, mean = json.loads(header["info"]), tensors.pop(MEAN)
-    except (SpecError, KeyError, TypeError, ValueError) as error:
+        gain, classes, info = (json.loads(header[name]) for name in ("gain", "classes", "info"))
+        checkpoint = Checkpoint(spec, tensors, tensors.pop(MEAN), gain, classes, dict(info))
+    except (SpecError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its metadata do not describe a network ({error})") from error
-    weights = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    for tensor_name, tensor in {**weights, MEAN: mean}.items():
-        if not np.isfinite(tensor).all():
-            raise UserError(f"{path}: {tensor_name} holds values that are not finite (NaN or infinity); train again")
-    check_weights(spec, weights, path)
+    check(checkpoint, path)
+    return checkpoint
+
+
+def check(checkpoint: Checkpoint, source: object) -> None:
+    """Raise UserError unless the parts of a checkpoint fit each other."""
+    spec, mean, gain, classes = checkpoint.spec, checkpoint.mean, checkpoint.gain, checkpoint.classes
+    check_weights(spec, checkpoint.weights, source)
+    for name, values in {**checkpoint.weights, MEAN: mean}.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); train again")
     try:
         np.broadcast_to(mean, spec.input.shape)
-    except ValueError as error:
-        raise UserError(f"{path}: {MEAN} has shape {mean.shape}, {spec.name} sees {spec.input.shape}") from error
+    except ValueError as mismatch:
+        raise UserError(f"{source}: {MEAN} has shape {mean.shape}, {spec.name} sees {spec.input.shape}") from mismatch
     if not (np.isfinite(gain) and gain > 0) or len(classes) != spec.output.size:
-        raise UserError(f"{path}: needs a positive gain and {spec.output.size} classes, has {gain} and {len(classes)}")
-    return Checkpoint(spec, weights, mean, gain, classes, info)
+        raise UserError(
+            f"{source}: needs a positive gain and {spec.output.size} classes, has {gain} and {len(classes)}"
+        )
+    error = checkpoint.info.get("test_error")
+    if not (error is None or isinstance(error, (int, float))):
+        raise UserError(f"{source}: its test_error is no number but {error!r}")
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:

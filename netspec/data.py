@@ -266,7 +266,7 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
             if file.mode.startswith("I"):  # 16 bits of grey: convert() would cut off all above 255
                 image = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
             else:
-                image = file.convert("RGB")
+                image = ImageOps.exif_transpose(file).convert("RGB")  # as viewers show it
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image, or broken ({error})") from error
     if size is None or image.size == (size, size):

@@ -28,6 +28,8 @@ def check_range(
 def run_command(main: Callable[[], None]) -> None:
     """Run the ``main`` of a command; end on a user's mistake with one line on stderr and exit status 2."""
     name = Path(sys.argv[0]).name
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         main()
         sys.stdout.flush()  # here, where its errors are still told in one line

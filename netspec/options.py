@@ -3,6 +3,8 @@
 import argparse
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from netspec.errors import check_range
@@ -10,7 +12,17 @@ from netspec.thresholds import RESETS, VARIANTS
 
 __all__ = ["CORES", "add_options", "make_parser", "number"]
 
-CORES = os.cpu_count() or 1
+
+def allowed_cores() -> int:
+    """Cores that this process may use: by its affinity (taskset, SLURM) and its control group (containers)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # "max 100000": no limit
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, max(1, round(quota / period)))
+    return cores
+
+
+CORES = allowed_cores()
 
 
 def number(option: str, kind: type = int, **bounds: float) -> Callable[[str], float]:

@@ -21,6 +21,10 @@ POPULATION_KINDS = ("input", "if", "relay")
 PROJECTION_KINDS = ("conv", "dense", "identity")
 
 
+LONGEST_NAME = 100  # joined names become names of files
+RESERVED = ("input_on", "input_off", "presentation_start", "presentation_end")
+
+
 class SpecError(UserError, ValueError):
     """A network description that contradicts itself."""
 
@@ -52,6 +56,10 @@ class Population:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if not self.name.isidentifier():
             raise SpecError(f"population name {self.name!r} is not an identifier")
+        if not self.name.isascii() or len(self.name) > LONGEST_NAME:
+            raise SpecError(f"population name {self.name!r} has other letters than a to z, or more than {LONGEST_NAME}")
+        if self.name.startswith(RESERVED):
+            raise SpecError(f"population name {self.name!r}: those in {', '.join(RESERVED)} are the simulation's own")
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise SpecError(f"{self.name}: shape {self.shape} is not (height, width, channels), each at least 1")
         if self.kind not in POPULATION_KINDS:
@@ -136,7 +144,10 @@ class NetSpec:
         kinds = [population.kind for population in self.populations]
         if kinds[0] != "input" or "input" in kinds[1:] or kinds[-1] != "if":
             raise SpecError(f"{self.name}: the first population, and no other, is the input; the last one is 'if'")
-        if len({projection.name for projection in self.projections}) < len(self.projections):
+        joined = {projection.name for projection in self.projections}
+        if joined & set(names):
+            raise SpecError(f"{self.name}: {min(joined & set(names))} is the name of a population and of a projection")
+        if len(joined) < len(self.projections):
             raise SpecError(f"{self.name}: two projections join the same populations")
         for projection in self.projections:
             self._check(projection, names)

@@ -25,6 +25,14 @@ class CythonTemplates(CythonCodeObject):
 
     templater = CythonCodeObject.templater.derive("sims.brian")
 
+    def compile_block(self, block: str) -> Any:
+        """Compile; an error, which Brian2 2.9 passes over, so that nothing would run, is raised."""
+        compiled = super().compile_block(block)
+        code = getattr(self.code, block, "").strip()
+        if compiled is None and code and "EMPTY_CODE_BLOCK" not in code:
+            raise RuntimeError(f"Cython cannot compile the block {block!r} of {self.name}; see its messages above")
+        return compiled
+
 
 class StandaloneTemplates(CPPStandaloneCodeObject):
     """Runs ``templates/*.cpp``."""

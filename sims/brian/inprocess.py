@@ -1,5 +1,7 @@
 """Running a network in this process, with Brian2's numpy or Cython target."""
 
+import os
+import shlex
 import shutil
 from collections.abc import Mapping
 
@@ -33,8 +35,10 @@ class InProcessSimulator:
         reset: str = "zero",
         target: str = "cython",
     ) -> None:
-        if target == "cython" and not (shutil.which("gcc") or shutil.which("cc") or shutil.which("cl")):
-            raise UserError("no C++ compiler found, which Cython needs; install g++, or choose the runtime numpy")
+        compilers = shlex.split(os.environ.get("CC", ""))[:1] or ["gcc", "cc", "cl"]
+        if target == "cython" and not any(map(shutil.which, compilers)):
+            missing = f"no C++ compiler found, which Cython needs ({compilers[0]} is missing)"
+            raise UserError(f"{missing}; install g++, or choose the runtime numpy")
         prefs.codegen.target = target
         self.spec = spec
         self.snn = SpikingNetwork(spec, weights, synapses, reset)

@@ -77,7 +77,7 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) 
 
 
 def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table after the rows that a file of the same network has of other settings or seeds.
+    """A table after the rows that a file has of other settings or seeds, or of another network of the same name.
 
     Rows of the same setting go if their seeds are all among those of the table.
 
@@ -88,10 +88,9 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     try:
         earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
-        kept = earlier[earlier["checkpoint"].isin(table["checkpoint"])]
         new = {name: set(seeds.split()) for name, seeds in table.set_index(KEYS)["seed"].items()}
-        old = kept.set_index(KEYS)["seed"].astype(str).items()
-        kept = kept[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]
+        old = earlier.set_index(KEYS)["seed"].astype(str).items()
+        kept = earlier[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]
     except FileNotFoundError:
         return table
     except (ValueError, KeyError) as error:

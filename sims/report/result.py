@@ -51,7 +51,7 @@ class Result:
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row for each image: image, true, ann, snn, output_spikes (of the winner), runner_up (of the next)."""
-        spikes = np.sort(self.recording.output_counts[:, -1], axis=1)
+        spikes = np.sort(np.pad(self.recording.output_counts[:, -1], ((0, 0), (1, 0))), axis=1)  # or one class
         name = np.array([*self.images.classes, "?"])
         columns = {"true": self.images.labels, "ann": self.ann, "snn": self.recording.predictions()}
         table = pd.DataFrame({column: name[classes] for column, classes in columns.items()})

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -194,6 +195,45 @@ def test_foreign_safetensors_are_refused(tmp_path, dtype):
     assert "is no checkpoint of this project" in refused(tmp_path / "foreign.safetensors")
     save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, tmp_path / "bare.safetensors")
     assert "is no checkpoint of this project" in refused(tmp_path / "bare.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64, torch.int8])
+def test_weights_of_any_type_are_read(tmp_path, path, dtype):
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
+    save_torch_file(tensors, path, metadata)
+    checkpoint = load_checkpoint(path)
+    for name, tensor in tensors.items():
+        found = checkpoint.mean if name == "input_mean" else checkpoint.weights[name]
+        np.testing.assert_array_equal(found, tensor.float().numpy(), strict=True)
+
+
+def test_what_people_have_is_taken(path, trained, tmp_path):
+    """Torch parameters, NumPy scalars, any sequence of classes."""
+    weights = {name: torch.nn.Parameter(torch.from_numpy(weight)) for name, weight in trained.weights.items()}
+    theirs = Checkpoint(SPEC, weights, torch.from_numpy(trained.mean), np.float32(1.75), ["cat", "dog"], trained.info)
+    save_checkpoint(theirs, tmp_path / "theirs.safetensors")
+    assert load_checkpoint(tmp_path / "theirs.safetensors").digest == load_checkpoint(path).digest == trained.digest
+    assert replace(trained, classes=range(2)).classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "reason"),
+    [
+        ({"weights": {"conv1.weight": np.zeros(3)}}, np.float32, "projections differ (conv1.weight"),
+        ({"gain": -1}, np.float32, "a positive gain and 2 classes, has -1.0 and 2"),
+        ({"classes": ("cat",)}, np.float32, "a positive gain and 2 classes, has 1.75 and 1"),
+        ({"mean": np.zeros((5, 4, 3))}, np.float32, "input_mean has shape (5, 4, 3)"),
+        ({"info": {"test_error": "low"}}, np.float32, "its test_error is no number but 'low'"),
+        ("large", np.float16, "input_to_conv holds values that are not finite"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(trained, tmp_path, change, dtype, reason):
+    if change == "large":
+        change = {"weights": {name: weight + 1e6 for name, weight in trained.weights.items()}}
+    with pytest.raises(UserError, match=re.escape(reason)):
+        save_checkpoint(replace(trained, **change), tmp_path / "net.safetensors", dtype)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -62,6 +62,14 @@ def test_success_is_silent_on_stderr(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error_of_ours(tmp_path, closed):
+    body = "from tqdm import tqdm; print('done'); list(tqdm([1])); open('written', 'w')"
+    (tmp_path / "command.py").write_text(COMMAND.format(body=body))
+    ended = subprocess.run(f"{sys.executable} command.py {closed}", shell=True, cwd=tmp_path, check=False)
+    assert (ended.returncode, (tmp_path / "written").exists()) == (0, True)
+
+
 @pytest.mark.parametrize("body", ["print('one line')", "[print('line', i) for i in range(100_000)]"])
 def test_reader_that_has_gone_is_no_error_of_ours(tmp_path, body):
     reader, writer = os.pipe()

@@ -126,6 +126,17 @@ def test_every_spoilt_file_is_refused_or_read_never_worse(suffix, tmp_path):
     assert refused > 0
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_images_stand_as_viewers_show_them(suffix, tmp_path):
+    """A camera that was held upright notes that the picture is stored on its side."""
+    stored, exif = np.zeros((32, 32, 3), np.uint8), Image.Exif()
+    stored[:8] = 255
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=exif)
+    pixels = read_image(tmp_path / f"a{suffix}")
+    assert pixels[:, -8:].mean() > 200 > 50 > pixels[:, :16].mean()
+
+
 def test_image_of_absurd_size_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header

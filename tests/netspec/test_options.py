@@ -1,5 +1,9 @@
 """Options that commands share: their defaults, their ranges, their help."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from netspec.errors import UserError
@@ -43,3 +47,10 @@ def test_help_shows_defaults_or_what_happens_without_an_option(monkeypatch):
         assert f"{line}\n" in text
     assert not any(words in text for words in ("None", "False"))
     assert all(settings["help"] for settings in OPTIONS.values())
+
+
+def test_cores_are_those_that_this_process_may_use():
+    code = "from netspec.options import CORES; print(CORES)"
+    core = str(min(os.sched_getaffinity(0)))
+    ended = subprocess.run(["taskset", "-c", core, sys.executable, "-c", code], capture_output=True, check=True)
+    assert ended.stdout == b"1\n"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from networks import connected, pair
 
 from netspec.errors import UserError
-from netspec.spec import NetSpec, Population, Projection, SpecError
+from netspec.spec import RESERVED, NetSpec, Population, Projection, SpecError
+from sims.simulation.wiring import INPUT_GROUPS
 
 INPUT = Population("input", (4, 6, 2), kind="input")
 HIDDEN = Population("hidden", (4, 6, 3))
@@ -32,6 +33,12 @@ def net(populations=(INPUT, HIDDEN, OUTPUT), projections=(CONV, DENSE)) -> NetSp
     [
         ({"name": "conv 1"}, "population name 'conv 1' is not an identifier"),
         ({"name": ""}, "population name '' is not an identifier"),
+        ({"name": "größe"}, "population name 'größe' has other letters than a to z, or more than 100"),
+        ({"name": 101 * "n"}, f"population name '{101 * 'n'}' has other letters than a to z, or more than 100"),
+        *(
+            ({"name": name}, f"population name '{name}': those in {', '.join(RESERVED)} are the simulation's own")
+            for name in (*INPUT_GROUPS, "presentation_start", "input_on_to_hidden")
+        ),
         ({"shape": (4, 6)}, "hidden: shape (4, 6) is not (height, width, channels), each at least 1"),
         ({"shape": (4, 0, 3)}, "hidden: shape (4, 0, 3) is not (height, width, channels), each at least 1"),
         ({"kind": "lif"}, "hidden: kind 'lif' is none of ('input', 'if', 'relay')"),
@@ -78,6 +85,17 @@ ENDS = "net: the first population, and no other, is the input; the last one is '
         (
             {"projections": (CONV, replace(CONV, kernel=1, padding=0), DENSE)},
             "net: two projections join the same populations",
+        ),
+        (
+            {
+                "populations": (INPUT, replace(HIDDEN, name="a"), replace(HIDDEN, name="input_to_a"), OUTPUT),
+                "projections": (
+                    replace(CONV, post="a"),
+                    Projection("a", "input_to_a"),
+                    replace(DENSE, pre="input_to_a"),
+                ),
+            },
+            "net: input_to_a is the name of a population and of a projection",
         ),
         ({"projections": (CONV, replace(DENSE, pre="hiden"))}, "hiden_to_output: there is no population 'hiden'"),
         ({"projections": (replace(CONV, post="x"), DENSE)}, "input_to_x: there is no population 'x'"),

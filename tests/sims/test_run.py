@@ -341,7 +341,11 @@ def test_folder_that_cannot_be_written_is_told(tiny, tmp_path):
     [
         ("standalone", [], "no C++ compiler found (g++ is missing): install g++ and make, or choose the runtime numpy"),
         ("standalone", ["g++"], "no C++ compiler found (make is missing)"),
-        ("cython", [], "no C++ compiler found, which Cython needs; install g++, or choose the runtime numpy"),
+        (
+            "cython",
+            [],
+            "no C++ compiler found, which Cython needs (gcc is missing); install g++, or choose the runtime numpy",
+        ),
     ],
 )
 def test_missing_compiler_is_told(runtime, there, reason, tiny, tmp_path, monkeypatch):

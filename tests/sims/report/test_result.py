@@ -90,3 +90,10 @@ def test_what_does_not_exist_is_null_and_told_as_unknown(tmp_path):
     summary = strict_json(tmp_path / "summary.json")
     assert summary["ac_mac_ratio"] is None
     assert summary["settings"]["checkpoint_test_error"] is None
+
+
+def test_a_network_of_one_class_has_no_runner_up():
+    checkpoint = tiny_checkpoint(pair((32, 32, 3)))
+    table = run(checkpoint).table
+    assert set(table["snn"]) == set(table["ann"]) == {"airplane"}
+    assert table["output_spikes"].max() > 0 == table["runner_up"].max()
