@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from commands import ROOT, WRONG_RUNS, files, run, save_images, started, strict_
 from PIL import Image
 
 from netspec.ann import ANN, ann_predictions
-from netspec.checkpoint import PRETRAINED, load_checkpoint, save_checkpoint
+from netspec.checkpoint import PRETRAINED, Checkpoint, load_checkpoint, save_checkpoint
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.resnet import CONSTRAINTS
 from netspec.thresholds import METHODS, find_thresholds, load_thresholds
@@ -262,6 +263,12 @@ def test_images_in_folders_of_classes_have_labels(tiny, tmp_path, reference):
 # Wrong input: one line, status 2, nothing written
 
 
+def save_unchecked(checkpoint: Checkpoint, path: Path) -> None:
+    """As other programs may."""
+    with mock.patch("netspec.checkpoint.check"):
+        save_checkpoint(checkpoint, path)
+
+
 @pytest.fixture(scope="module")
 def wrong(tiny, tmp_path_factory):
     """A folder of checkpoints, thresholds and images with something wrong about each of them."""
@@ -272,8 +279,8 @@ def wrong(tiny, tmp_path_factory):
     for name, value in {"nan": np.nan, "infinite": -np.inf, "other": 3.0}.items():
         weights = {projection: weight.copy() for projection, weight in good.weights.items()}
         weights["conv3_3_to_conv5_3"][1, 2, 0, 1] = value
-        save_checkpoint(replace(good, weights=weights), folder / f"{name}.safetensors")
-    save_checkpoint(replace(good, classes=CIFAR10_CLASSES[1:]), folder / "classes.safetensors")
+        save_unchecked(replace(good, weights=weights), folder / f"{name}.safetensors")
+    save_unchecked(replace(good, classes=CIFAR10_CLASSES[1:]), folder / "classes.safetensors")
     text = find_thresholds(tiny, "spike-norm").read_text()
     content = json.loads(text)
     few = {name: value for name, value in content["values"].items() if name != "output"}
