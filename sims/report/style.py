@@ -36,6 +36,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }  # the same figure gives the same file
 
 STYLE: dict[Any, Any] = {
+    "text.usetex": False,  # whatever the user has chosen, LaTeX may be missing
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: figures look the same everywhere
     "font.size": 7.5,
