@@ -105,6 +105,7 @@ def test_shipped_network_is_found_by_name(path, trained, monkeypatch):
 
 
 SHIPPED = {
+    "resnet20-cifar10-constraint1-60epochs": "b1eaeb851dc2e8722b1d2684948b173fad7b53350ca9b95d15e7b1ea1c35f918",
     "resnet20-cifar10-60epochs": "afa2da6e751683ab2d87c7ae7cf1497f384a70ca71d17e0b9bd19d20abb75f5f",
     "resnet20-cifar10": "a4e16b702a93f888685aaad9ae9553836ca128b3e6cfab92ff47ecea653d80b1",
     "resnet20-cifar10-basic": "c663bba6add75d9ca16306e615b26cbcd6c8837d6775eb526aa5c58d129ffb53",
