@@ -108,11 +108,15 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 def save_images(folder: Path, *names: str, images: np.ndarray | None = None) -> Path:
     """Images, by default the first samples, as files of those names."""
     for pixels, name in zip(samples().images if images is None else images, names, strict=False):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / name)
+        save_image(folder / name, pixels)
     return folder
 
 

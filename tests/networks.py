@@ -20,10 +20,16 @@ from sims.simulation.run_input import RunInput
 from sims.simulation.wiring import counted_groups
 
 
-def net(name: str, shapes: dict[str, tuple[int, int, int]], *projections: Projection, relays=()) -> NetSpec:
-    """A network of populations of these shapes; the first is the input, others spike or are relays."""
+def net(
+    name: str, shapes: dict[str, tuple[int, int, int]], *projections: Projection, relays=(), dropout=(), rate=0.1
+) -> NetSpec:
+    """A network of populations of these shapes; the first is the input, others spike or are relays.
+
+    ``dropout`` names the populations that have some, at that ``rate``.
+    """
     kinds = {next(iter(shapes)): "input"} | dict.fromkeys(relays, "relay")
-    populations = [Population(population, shape, kinds.get(population, "if")) for population, shape in shapes.items()]
+    rates = dict.fromkeys(dropout, rate)
+    populations = [Population(p, shape, kinds.get(p, "if"), rates.get(p, 0.0)) for p, shape in shapes.items()]
     return NetSpec(name, tuple(populations), projections)
 
 
@@ -82,11 +88,6 @@ def residual(junction: str) -> NetSpec:
     )
 
 
-def small_vgg() -> NetSpec:
-    """All 16 layers of VGG-16, with 1 to 8 channels."""
-    return vgg16(width=1 / 64)
-
-
 def wide() -> NetSpec:
     """Kernels of more than 200,000 weights, which the compiled network fetches ahead."""
     return net(
@@ -118,7 +119,7 @@ NETWORKS: dict[str, Callable[[], NetSpec]] = {
     "sprout": sprout,
     "residual-relay": lambda: residual("relay"),
     "residual-if": lambda: residual("if"),
-    "vgg": small_vgg,
+    "vgg": lambda: vgg16(width=1 / 64),  # all 16 layers, with 1 to 8 channels
     "wide": wide,
     "identities": identities,
 }

@@ -3,28 +3,21 @@
 from itertools import pairwise
 
 import numpy as np
-from networks import pair
+from networks import net, pair
 
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Projection
 from sims.simulation.recording import Recording
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 from sims.simulation.wiring import counted_groups
 
 STEPS, IMAGES = 30, 4
-SPEC = NetSpec(
+SPEC = net(
     "small",
-    (
-        Population("input", (4, 6, 3), kind="input"),
-        Population("conv", (4, 6, 8)),
-        Population("hidden", (1, 1, 5)),
-        Population("output", (1, 1, 4)),
-    ),
-    (
-        Projection("input", "conv", kernel=3, padding=1),
-        Projection("conv", "hidden", kind="dense", pool=2),
-        Projection("hidden", "output", kind="dense"),
-    ),
+    {"input": (4, 6, 3), "conv": (4, 6, 8), "hidden": (1, 1, 5), "output": (1, 1, 4)},
+    Projection("input", "conv", kernel=3, padding=1),
+    Projection("conv", "hidden", kind="dense", pool=2),
+    Projection("hidden", "output", kind="dense"),
 )
 GROUPS = ("input_on", "input_off", "conv", "hidden")
 
@@ -39,6 +32,10 @@ def small_recording() -> Recording:
     return ReferenceSimulator(SPEC, weights).run(run_input)
 
 
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
 def of_spikes(output_spikes, output_v, spec: NetSpec | None = None, **counts) -> Recording:
     """A recording from output spikes and potentials (presentations, steps, classes), and counts of other groups."""
     spikes, v = np.asarray(output_spikes), np.asarray(output_v, dtype=np.float32)
@@ -50,10 +47,10 @@ def of_spikes(output_spikes, output_v, spec: NetSpec | None = None, **counts) ->
     return Recording(spec, steps, np.hstack(dense).astype(np.uint16), v, {spec.output.name: raster})
 
 
-def synthetic(populations, steps: int, spikes: int) -> Recording:
-    """One presentation of random spikes, about as many in each group."""
-    projections = [Projection(a.name, b.name, kind="dense") for a, b in pairwise(populations)]
-    spec = NetSpec("synthetic", tuple(populations), tuple(projections))
+def synthetic(steps: int, spikes: int, **shapes: tuple[int, int, int]) -> Recording:
+    """One presentation of random spikes of an input and these populations, about as many in each group."""
+    shapes = {"input": (1, 1, 1)} | shapes
+    spec = net("synthetic", shapes, *(Projection(pre, post, kind="dense") for pre, post in pairwise(shapes)))
     rng = np.random.default_rng(0)
     rasters, counts = {}, []
     for name, n in counted_groups(spec).items():

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from commands import tiny_checkpoint
 from recordings import small_recording
 from results_tables import curve, legend, write_tables
 
 from analysis import figures, results
 from netspec import checkpoint as checkpoints
-from netspec.checkpoint import Checkpoint, save_checkpoint
-from netspec.data import CIFAR10_CLASSES
+from netspec.checkpoint import save_checkpoint
 from netspec.resnet import CONSTRAINTS, resnet20
 from netspec.thresholds import Thresholds, find_thresholds
 
@@ -23,8 +23,7 @@ def shipped(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(checkpoints, "PRETRAINED", folder)
     spec = resnet20(width=0.125, preprocessing=False)
-    weights = {p.name: np.ones(spec.weight_shape(p), np.float32) for p in spec.projections if p.weighted}
-    network = Checkpoint(spec, weights, np.zeros((1, 1, 3), np.float32), 1.0, CIFAR10_CLASSES)
+    network = tiny_checkpoint(spec)
     path = folder / "resnet20-cifar10-constraint1.safetensors"
     save_checkpoint(network, path)
     values = {population.name: 14 / (1 + k) + 1 for k, population in enumerate(spec.spiking)}

@@ -37,12 +37,6 @@ def test_there_are_notebooks():
     assert [name[0] for name in NOTEBOOKS] == ["1", "2", "3", "4"]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_path_of_modules_is_left_alone(package):
-    places = [file for suffix in ("py", "ipynb") for file in (ROOT / package).rglob(f"*.{suffix}")]
-    assert places and not [file for file in places if "sys.path" in file.read_text()]
-
-
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_is_committed_without_outputs(name):
     notebook = nbformat.read(ROOT / "analysis" / name, as_version=4)

@@ -7,58 +7,41 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import net, pair
 from torch import nn
 
 from netspec.ann import ANN, RMSScale, ann_activations
 from netspec.checkpoint import Checkpoint
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Projection
 
 
 def chain(dropout: float = 0.0) -> NetSpec:
     """VGG in small; height and width differ."""
-    return NetSpec(
+    shapes = {"input": (8, 4, 3), "conv1": (8, 4, 4), "conv2": (8, 4, 6), "conv3": (4, 2, 5), "dense": (1, 1, 7)}
+    return net(
         "chain",
-        (
-            Population("input", (8, 4, 3), kind="input"),
-            Population("conv1", (8, 4, 4), dropout=dropout),
-            Population("conv2", (8, 4, 6)),
-            Population("conv3", (4, 2, 5)),
-            Population("dense", (1, 1, 7), dropout=dropout),
-            Population("output", (1, 1, 3)),
-        ),
-        (
-            Projection("input", "conv1", kernel=3, padding=1),
-            Projection("conv1", "conv2", kernel=3, padding=1),
-            Projection("conv2", "conv3", kernel=3, padding=1, pool=2),
-            Projection("conv3", "dense", kind="dense", pool=2),
-            Projection("dense", "output", kind="dense"),
-        ),
+        shapes | {"output": (1, 1, 3)},
+        Projection("input", "conv1", kernel=3, padding=1),
+        Projection("conv1", "conv2", kernel=3, padding=1),
+        Projection("conv2", "conv3", kernel=3, padding=1, pool=2),
+        Projection("conv3", "dense", kind="dense", pool=2),
+        Projection("dense", "output", kind="dense"),
+        dropout=("conv1", "dense"),
+        rate=dropout,
     )
 
 
 def residual() -> NetSpec:
     """A junction of a residual branch and a strided type-A shortcut, with a relay for a junction."""
-    return NetSpec(
+    return net(
         "residual",
-        (
-            Population("input", (4, 4, 2), kind="input"),
-            Population("branch", (4, 4, 3)),
-            Population("junction", (2, 2, 5), kind="relay"),
-            Population("output", (1, 1, 2)),
-        ),
-        (
-            Projection("input", "branch", kernel=3, padding=1, residual=True),
-            Projection("branch", "junction", kernel=3, padding=1, stride=2, residual=True),
-            Projection("input", "junction", kind="identity", stride=2),
-            Projection("junction", "output", kind="dense", pool=2),
-        ),
+        {"input": (4, 4, 2), "branch": (4, 4, 3), "junction": (2, 2, 5), "output": (1, 1, 2)},
+        Projection("input", "branch", kernel=3, padding=1, residual=True),
+        Projection("branch", "junction", kernel=3, padding=1, stride=2, residual=True),
+        Projection("input", "junction", kind="identity", stride=2),
+        Projection("junction", "output", kind="dense", pool=2),
+        relays=("junction",),
     )
-
-
-def pair(pre: tuple[int, int, int], post: tuple[int, int, int], **options) -> NetSpec:
-    """A network of one projection."""
-    populations = Population("input", pre, kind="input"), Population("output", post)
-    return NetSpec("pair", populations, (Projection("input", "output", **options),))
 
 
 def images(spec: NetSpec, n: int = 4) -> torch.Tensor:
@@ -174,11 +157,9 @@ def spread(spec: NetSpec, init: str) -> float:
 
 def test_paper_initialisation_has_the_papers_standard_deviations():
     """Section 7.1, n output channels: sqrt(2 / (k**2 n)), and sqrt(2) / (k**2 n) in residual branches."""
-    conv = {"kernel": 3, "padding": 1}
-    assert spread(pair((4, 4, 64), (4, 4, 32), **conv), "paper") == pytest.approx(sqrt(2 / (9 * 32)), rel=0.02)
-    assert spread(pair((4, 4, 64), (4, 4, 32), **conv, residual=True), "paper") == pytest.approx(
-        sqrt(2) / (9 * 32), rel=0.02
-    )
+    conv, branch = (pair((4, 4, 64), (4, 4, 32), kernel=3, padding=1, residual=residual) for residual in (False, True))
+    assert spread(conv, "paper") == pytest.approx(sqrt(2 / (9 * 32)), rel=0.02)
+    assert spread(branch, "paper") == pytest.approx(sqrt(2) / (9 * 32), rel=0.02)
     assert spread(pair((2, 2, 50), (1, 1, 300), kind="dense"), "paper") == pytest.approx(sqrt(2 / 300), rel=0.02)
 
 
@@ -195,9 +176,8 @@ def test_unknown_initialisation_is_refused():
 
 def test_network_has_neither_bias_nor_batch_norm():
     ann = ANN(chain())
-    assert {name: tuple(p.shape) for name, p in ann.named_parameters()} == {
-        f"weights.{p.name}": chain().weight_shape(p) for p in chain().projections
-    }
+    shapes = {f"weights.{p.name}": chain().weight_shape(p) for p in chain().projections}
+    assert {name: tuple(p.shape) for name, p in ann.named_parameters()} == shapes
     assert not dict(ann.named_buffers())
 
 
@@ -239,13 +219,8 @@ def test_folded_weights_give_the_outputs_of_the_scaled_network(spec):
 
 
 def test_folding_reaches_a_dense_layer_of_more_than_one_pixel():
-    populations = (
-        Population("input", (2, 2, 3), kind="input"),
-        Population("map", (2, 3, 4)),
-        Population("out", (1, 1, 2)),
-    )
-    projections = Projection("input", "map", kind="dense"), Projection("map", "out", kind="dense")
-    spec = NetSpec("map", populations, projections)
+    joined = Projection("input", "map", kind="dense"), Projection("map", "out", kind="dense")
+    spec = net("map", {"input": (2, 2, 3), "map": (2, 3, 4), "out": (1, 1, 2)}, *joined)
     ann = trained_a_little(spec)
     x = images(spec)
     torch.testing.assert_close(ANN.from_weights(spec, ann.folded())(x), ann(x), rtol=1e-4, atol=1e-5)

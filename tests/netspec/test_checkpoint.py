@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import net
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
@@ -20,16 +21,14 @@ from netspec import checkpoint as module
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from netspec.errors import UserError
 from netspec.files import write_atomically
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import Projection
 
-SPEC = NetSpec(
+SPEC = net(
     "small",
-    (
-        Population("input", (4, 4, 3), kind="input"),
-        Population("conv", (4, 4, 2), dropout=0.1),
-        Population("output", (1, 1, 2)),
-    ),
-    (Projection("input", "conv", kernel=3, padding=1), Projection("conv", "output", kind="dense", pool=2)),
+    {"input": (4, 4, 3), "conv": (4, 4, 2), "output": (1, 1, 2)},
+    Projection("input", "conv", kernel=3, padding=1),
+    Projection("conv", "output", kind="dense", pool=2),
+    dropout=("conv",),
 )
 
 
@@ -166,16 +165,12 @@ def test_missing_file_and_folder_are_named(tmp_path, name):
     assert refused(tmp_path / name).startswith("there is no checkpoint file")
 
 
-def test_file_cut_anywhere_is_refused(path):
+def test_text_and_file_cut_anywhere_are_refused(path):
     whole = path.read_bytes()
-    for length in (*range(0, len(whole), 97), len(whole) - 1):
-        path.write_bytes(whole[:length])
+    cut = (whole[:length] for length in (*range(0, len(whole), 97), len(whole) - 1))
+    for content in (b"weights of a very good network\n" * 20, *cut):
+        path.write_bytes(content)
         assert "is truncated or no safetensors file" in refused(path)
-
-
-def test_text_file_is_refused(path):
-    path.write_text("weights of a very good network\n" * 20)
-    assert "is truncated or no safetensors file" in refused(path)
 
 
 def test_pickle_is_refused_and_never_executed(tmp_path):
@@ -191,12 +186,11 @@ def test_pickle_is_refused_and_never_executed(tmp_path):
     assert (tmp_path / "executed").exists()  # the payload would have shown
 
 
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
-def test_foreign_safetensors_are_refused(tmp_path, dtype):
-    save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, tmp_path / "foreign.safetensors", {"format": "pt"})
-    assert "is no checkpoint of this project" in refused(tmp_path / "foreign.safetensors")
-    save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, tmp_path / "bare.safetensors")
-    assert "is no checkpoint of this project" in refused(tmp_path / "bare.safetensors")
+def test_foreign_safetensors_are_refused(path, dtype, metadata):
+    save_torch_file({"layer.weight": torch.zeros(3).to(dtype)}, path, metadata)
+    assert "is no checkpoint of this project" in refused(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64, torch.int8])

@@ -3,13 +3,12 @@
 from dataclasses import replace
 from importlib import util
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
-from PIL import Image
+from commands import save_image
 
 from netspec import data
 from netspec.data import CIFAR10_CLASSES, ImageSet, cifar10, image_folder, imagenet_folder, load_images, samples
@@ -139,11 +138,6 @@ def test_incomplete_package_of_samples_is_told(tmp_path, monkeypatch):
 
 
 # Folders of images
-
-
-def save_image(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 def plain(colour: tuple[int, int, int], height: int = 4, width: int = 4) -> np.ndarray:

@@ -25,10 +25,8 @@ def command(tmp_path, body: str, **options) -> subprocess.CompletedProcess[str]:
     """Run a command of that body as a process of its own."""
     script = tmp_path / "command.py"
     script.write_text(COMMAND.format(body=body))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}
-    return subprocess.run(
-        [sys.executable, script], stderr=subprocess.PIPE, text=True, env=environment, check=False, **options
-    )
+    options |= {"stderr": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONUNBUFFERED": ""}}
+    return subprocess.run([sys.executable, script], check=False, **options)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from commands import save_image
 from PIL import Image
 
 from netspec.data import IMAGE_SUFFIXES, ImageSet, image_folder, load_images, read_image, samples
@@ -170,10 +171,8 @@ def test_missing_file_and_folder_of_that_name_are_refused(tmp_path):
 
 
 def test_order_of_images_is_that_of_their_names(tmp_path):
-    for folder, names in {"dog": "ba", "cat": "dc"}.items():
-        (tmp_path / folder).mkdir()
-        for name in names:
-            Image.fromarray(np.full((4, 4, 3), ord(name), np.uint8)).save(tmp_path / folder / f"{name}.png")
+    for name in ("dog/b", "dog/a", "cat/d", "cat/c"):
+        save_image(tmp_path / f"{name}.png", np.full((4, 4, 3), ord(name[-1]), np.uint8))
     read = image_folder(tmp_path, 4, CLASSES)
     assert [chr(image[0, 0, 0]) for image in read.images] == ["c", "d", "a", "b"]
     assert list(read.labels) == [0, 0, 1, 1]
@@ -182,17 +181,16 @@ def test_order_of_images_is_that_of_their_names(tmp_path):
 
 def test_class_of_a_folder_is_its_place_among_the_networks_classes(tmp_path):
     for name in ("dog", "cat"):
-        (tmp_path / name).mkdir()
-        Image.fromarray(noise()).save(tmp_path / name / "a.png")
+        save_image(tmp_path / name / "a.png", noise())
     assert list(image_folder(tmp_path, 8, ("dog", "fox", "cat")).labels) == [2, 0]
 
 
 def test_empty_class_folders_and_other_files_do_not_matter(tmp_path):
-    for name in ("cat", "dog", "unicorn"):
+    for name in ("cat", "unicorn"):
         (tmp_path / name).mkdir()
     (tmp_path / "unicorn" / "notes.txt").touch()
     (tmp_path / "README.md").touch()
-    Image.fromarray(noise()).save(tmp_path / "dog" / "a.JPEG")
+    save_image(tmp_path / "dog" / "a.JPEG", noise())
     assert list(image_folder(tmp_path, 8, CLASSES).labels) == [1]
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commands import files, tiny_checkpoint, tiny_spec
-from networks import sprout
+from networks import net, sprout
 
 from netspec.errors import UserError
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Projection
 from netspec.thresholds import Thresholds, load_thresholds, spike_values
 
 NAMES = [population.name for population in tiny_spec().spiking]
@@ -16,16 +16,14 @@ NAMES = [population.name for population in tiny_spec().spiking]
 
 def junction(kind: str) -> NetSpec:
     """A shortcut from the input meets a branch."""
-    names = {"input": "input", "conv": "if", "junction": kind, "output": "if"}
-    return NetSpec(
+    return net(
         "unequal",
-        tuple(Population(name, (2, 2, 1), kind) for name, kind in names.items()),
-        (
-            Projection("input", "conv"),
-            Projection("input", "junction", kind="identity"),
-            Projection("conv", "junction"),
-            Projection("junction", "output"),
-        ),
+        dict.fromkeys(("input", "conv", "junction", "output"), (2, 2, 1)),
+        Projection("input", "conv"),
+        Projection("input", "junction", kind="identity"),
+        Projection("conv", "junction"),
+        Projection("junction", "output"),
+        relays=("junction",) if kind == "relay" else (),
     )
 
 

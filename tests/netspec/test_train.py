@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT
-from PIL import Image
+from commands import ROOT, save_image
 
 from netspec import train as module
 from netspec.checkpoint import load_checkpoint
@@ -58,9 +57,8 @@ def test_command_trains_a_checkpoint_further(command, tmp_path):
     start = tmp_path / "start.safetensors"
     (command("--epochs", "1") / "best.safetensors").rename(start)
     (tmp_path / "run/state.safetensors").unlink()
-    further = load_checkpoint(
-        command("--epochs", "1", "--start", str(start), "--input-steps", "9") / "best.safetensors"
-    )
+    out = command("--epochs", "1", "--start", str(start), "--input-steps", "9")
+    further = load_checkpoint(out / "best.safetensors")
     recipe = Recipe(**further.info["recipe"])
     assert (recipe.input_steps, recipe.start) == (9, load_checkpoint(start).digest)
     assert further.info["started_from"] == load_checkpoint(start).info
@@ -68,7 +66,7 @@ def test_command_trains_a_checkpoint_further(command, tmp_path):
         with pytest.raises(UserError, match="it has learned images held out now"):
             command("--start", str(start), *differing)
     with pytest.raises(UserError, match="would overwrite the network of --start"):
-        command("--start", str(tmp_path / "run" / "best.safetensors"))
+        command("--start", str(out / "best.safetensors"))
     with pytest.raises(UserError, match="train it without RMS scales"):
         command("--start", str(start), "--rms-scale")
     with pytest.raises(UserError, match=r"input_to_conv1_1 has shape \(2, 3, 3, 3\), vgg16-cifar10-x0.06 needs"):
@@ -117,16 +115,11 @@ def test_command_refuses_what_makes_no_sense(command, arguments, message):
 @pytest.mark.parametrize("network", ["vgg16-imagenet", "resnet34"])
 def test_command_trains_on_photographs_in_folders(network, tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
-    for split, wnid in product(("train", "val"), ("n01440764", "n03028079", "n09999999")):
-        (tmp_path / split / wnid).mkdir(parents=True)
-        for k in range(2):
-            Image.fromarray(draw.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
-                tmp_path / split / wnid / f"{k}.png"
-            )
+    for split, wnid, name in product(("train", "val"), ("n01440764", "n03028079", "n09999999"), ("0.png", "1.png")):
+        save_image(tmp_path / split / wnid / name, draw.integers(0, 256, (40, 30, 3), dtype=np.uint8))
     options = ["--epochs", "1", "--batch", "3", "--validation", "0", "--width", "0.03", "--threads", "1"]
-    monkeypatch.setattr(
-        sys, "argv", ["train", network, "--data", str(tmp_path), "--out", str(tmp_path / "run"), *options]
-    )
+    options += ["--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["train", network, *options])
     main()
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")
     assert best.classes == ("tench", "church", "n09999999")
@@ -143,8 +136,7 @@ def test_photographs_need_their_folder(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["train", "resnet34", "--out", str(tmp_path / "run"), *more])
         with pytest.raises(UserError, match=message):
             main()
-    (tmp_path / "train").mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "train" / "a.png")
+    save_image(tmp_path / "train" / "a.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="train holds no folders of classes"):
         main()
 

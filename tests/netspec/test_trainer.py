@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import net
 from safetensors.numpy import save_file
 
 from netspec import trainer as module
@@ -19,22 +20,16 @@ from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
 from netspec.files import writable_folder
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Projection
 from netspec.trainer import Recipe, Trainer, error_rate, train
 
-SPEC = NetSpec(
+SPEC = net(
     "toy",
-    (
-        Population("input", (8, 8, 3), kind="input"),
-        Population("conv", (8, 8, 6), dropout=0.1),
-        Population("dense", (1, 1, 12), dropout=0.1),
-        Population("output", (1, 1, 3)),
-    ),
-    (
-        Projection("input", "conv", kernel=3, padding=1),
-        Projection("conv", "dense", kind="dense", pool=4),
-        Projection("dense", "output", kind="dense"),
-    ),
+    {"input": (8, 8, 3), "conv": (8, 8, 6), "dense": (1, 1, 12), "output": (1, 1, 3)},
+    Projection("input", "conv", kernel=3, padding=1),
+    Projection("conv", "dense", kind="dense", pool=4),
+    Projection("dense", "output", kind="dense"),
+    dropout=("conv", "dense"),
 )
 RECIPE = Recipe(epochs=2, batch=32, lr=0.1, milestones=(1,), init="he", validation=40, bf16=False)
 STATE = "state.safetensors"
@@ -166,9 +161,8 @@ def test_input_spikes_have_the_image_as_their_mean_and_the_noise_of_their_number
 
 
 def test_with_input_steps_the_batches_are_spikes_of_the_same_crops():
-    (x, labels), (shown, same) = (
-        next(trainer(replace(RECIPE, input_steps=steps)).batches()) for steps in (0, 1_000_000)
-    )
+    plain, coded = (trainer(replace(RECIPE, input_steps=steps)) for steps in (0, 1_000_000))
+    (x, labels), (shown, same) = next(plain.batches()), next(coded.batches())
     assert torch.equal(labels, same)
     assert not torch.equal(shown, x)
     torch.testing.assert_close(shown, x, atol=0.01, rtol=0)
@@ -276,23 +270,14 @@ def test_training_starts_with_the_network_it_is_given(out, tmp_path):
     assert further.info["recipe"]["start"] == best.digest
 
 
-@pytest.mark.parametrize(
-    ("short", "long"),
-    [
-        (replace(RECIPE, epochs=1), replace(RECIPE, epochs=2)),
-        (
-            replace(RECIPE, schedule="one-cycle", epochs=1),
-            replace(RECIPE, schedule="one-cycle", epochs=3, restarts=(1,)),
-        ),
-    ],
-)
-def test_finished_training_can_be_made_longer(short, long, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    train(trainer(short), tmp_path / "two")
+@pytest.mark.parametrize("change", [{"epochs": 2}, {"epochs": 3, "schedule": "one-cycle", "restarts": (1,)}])
+def test_finished_training_can_be_made_longer(change, tmp_path):
+    one, two = (writable_folder(tmp_path / name) for name in ("one", "two"))
+    long = replace(RECIPE, **change)
+    train(trainer(replace(long, epochs=1, restarts=())), two)
     run, at_once = trainer(long), trainer(long)
-    train(run, tmp_path / "two")
-    train(at_once, tmp_path / "one")
+    train(run, two)
+    train(at_once, one)
     assert run.epoch == long.epochs
     assert [row["loss"] for row in run.log] == [row["loss"] for row in at_once.log]
     for name, weight in at_once.ann.state_dict().items():
@@ -310,9 +295,8 @@ def test_finished_training_can_be_made_longer(short, long, tmp_path):
     ],
 )
 def test_state_of_another_run_is_refused(out, recipe, spec):
-    with pytest.raises(
-        UserError, match=r"state.safetensors belongs to a run with other settings; give another folder or remove it"
-    ):
+    reason = r"state.safetensors belongs to a run with other settings; give another folder or remove it"
+    with pytest.raises(UserError, match=reason):
         train(trainer(recipe, spec), out)
 
 
@@ -328,22 +312,18 @@ def refused(state: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_state_cut_anywhere_is_refused(out):
+def test_text_and_state_cut_anywhere_are_refused(out):
     state = out / STATE
     whole = state.read_bytes()
-    for length in (*range(0, len(whole), len(whole) // 12), len(whole) - 1):
-        state.write_bytes(whole[:length])
+    cut = (whole[:length] for length in (*range(0, len(whole), len(whole) // 12), len(whole) - 1))
+    for content in (b"epoch 3, loss 1.2\n" * 50, *cut):
+        state.write_bytes(content)
         refused(state)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"settings": "[]"}, {"settings": "[]", "progress": "{"}])
 def test_foreign_safetensors_are_no_state(tmp_path, metadata):
     save_file({"weight": np.zeros(3, np.float32)}, tmp_path / STATE, metadata)
-    refused(tmp_path / STATE)
-
-
-def test_text_file_is_no_state(tmp_path):
-    (tmp_path / STATE).write_text("epoch 3, loss 1.2\n" * 50)
     refused(tmp_path / STATE)
 
 
@@ -361,9 +341,8 @@ def test_validation_must_leave_images_for_training():
 
 
 def test_diverging_loss_ends_with_advice(tmp_path):
-    with pytest.raises(
-        UserError, match=r"the loss is no longer finite in epoch 1; lower the learning rate \(now 1e\+30\)"
-    ):
+    advice = r"the loss is no longer finite in epoch 1; lower the learning rate \(now 1e\+30\)"
+    with pytest.raises(UserError, match=advice):
         train(trainer(replace(RECIPE, lr=1e30)), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

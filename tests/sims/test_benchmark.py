@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import files, run, tiny_checkpoint, tiny_spec
-from networks import case
+from networks import case, net
 
 from netspec.errors import UserError
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Projection
 from netspec.vgg import vgg16
 from sims import benchmark
 from sims.brian.cache import cache_folder
@@ -36,17 +36,11 @@ def x(seed: int = 0) -> np.ndarray:
 
 def mini_spec() -> NetSpec:
     """Two layers of the names in the table of activities: it is compiled twice, and that takes seconds."""
-    return NetSpec(
+    return net(
         "vgg16-mini",
-        (
-            Population("input", (8, 8, 3), kind="input"),
-            Population("conv1_1", (4, 4, 8)),
-            Population("output", (1, 1, 10)),
-        ),
-        (
-            Projection("input", "conv1_1", kernel=3, stride=2, padding=1),
-            Projection("conv1_1", "output", kind="dense", pool=2),
-        ),
+        {"input": (8, 8, 3), "conv1_1": (4, 4, 8), "output": (1, 1, 10)},
+        Projection("input", "conv1_1", kernel=3, stride=2, padding=1),
+        Projection("conv1_1", "output", kind="dense", pool=2),
     )
 
 
@@ -206,9 +200,8 @@ def test_quick_options_can_be_overridden(monkeypatch):
 def test_dense_simulation_gives_the_spikes_of_the_reference(network, threads):
     spec, weights, given = case(network)
     recording = ReferenceSimulator(spec, weights).run(given)
-    counts = DenseSimulator(spec, weights, threads).run(
-        dense_input(given.x[0], given.seed, given.steps), given.thresholds
-    )
+    shown = dense_input(given.x[0], given.seed, given.steps)
+    counts = DenseSimulator(spec, weights, threads).run(shown, given.thresholds)
     for population in spec.spiking:
         np.testing.assert_array_equal(counts[population.name], recording.spike_counts(population.name)[0])
     assert any(count.any() for count in counts.values())

@@ -198,9 +198,8 @@ def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, o
         text = f'case "$*" in *c++-header*) exit 0;; esac; {text}'
     monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", text)))
     monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"the C\+\+ compiler .*broken-g\+\+ failed \(.*\); its messages are in "
-    ) as caught:
+    reason = r"the C\+\+ compiler .*broken-g\+\+ failed \(.*\); its messages are in "
+    with pytest.raises(UserError, match=reason) as caught:
         StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
     log = Path(str(caught.value).rsplit(" in ", 1)[1])
     assert log.parent == tmp_path

@@ -47,9 +47,8 @@ def test_mean_deviation_and_increment_by_hand():
     for key, values in expected.items():
         np.testing.assert_allclose(table.loc[key, columns].to_numpy(float), values)
     columns = ["network", "checkpoint", "data", "method", "unit", "percentile", "thresholds"]
-    assert table[columns].drop_duplicates().to_numpy().tolist() == [
-        ["net", "digest o", "data", "spike-norm", True, 99.9, "12345678"]
-    ]
+    setting = ["net", "digest o", "data", "spike-norm", True, 99.9, "12345678"]
+    assert table[columns].drop_duplicates().to_numpy().tolist() == [setting]
     assert list(table["seed"]) == ["5 6 7", "5 6 7", "5", "5"]
 
 
@@ -96,6 +95,5 @@ def test_rows_make_way_only_for_those_of_the_same_seeds(digest, tmp_path):
 
     rows(("zero", "3"), ("subtract", "3"), ("zero", "4 5")).to_csv(tmp_path / "table.csv", index=False)
     table = with_earlier(rows(("zero", "2 3 4")), tmp_path / "table.csv")
-    assert list(zip(table["reset"], table["seed"], strict=True)) == [
-        ("subtract", "3"), ("zero", "4 5"), ("zero", "2 3 4"),
-    ]  # fmt: skip
+    kept = [("subtract", "3"), ("zero", "4 5"), ("zero", "2 3 4")]
+    assert list(zip(table["reset"], table["seed"], strict=True)) == kept

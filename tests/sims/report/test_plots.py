@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from recordings import STEPS, synthetic
+from recordings import STEPS, synthetic, texts
 
-from netspec.spec import Population
 from sims.report import plots
 from sims.report.style import COLOURS
 
 CLASSES = ("cat", "dog", "frog", "ship")
-
-
-def texts(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
 
 
 def test_convergence_draws_curves_and_levels(ax):
@@ -57,8 +52,7 @@ def test_output_race_counts_up_to_the_final_spikes(ax, recording):
 
 
 def test_output_race_names_the_first_five_and_the_true_class(ax):
-    populations = (Population("input", (1, 1, 1), kind="input"), Population("output", (1, 1, 50)))
-    run = synthetic(populations, 100, 900)
+    run = synthetic(100, 900, output=(1, 1, 50))
     last = int(run.spike_counts("output").argmin())
     plots.output_race(ax, run, 0, label=last)
     assert len(ax.lines) == 50

@@ -1,7 +1,5 @@
 """Rasters: what is on them. How they look is judged by eye."""
 
-from dataclasses import replace
-
 import matplotlib
 import numpy as np
 import pytest
@@ -9,9 +7,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import Rectangle
-from recordings import IMAGES, STEPS, synthetic
+from recordings import IMAGES, STEPS, synthetic, texts
 
-from netspec.spec import Population
 from sims.report.raster import raster
 from sims.report.style import COLOURS
 
@@ -22,10 +19,6 @@ COLOUR_IMAGES = np.random.default_rng(1).integers(0, 256, (IMAGES, 4, 6, 3), dty
 def panels(figure) -> dict:
     figure.draw_without_rendering()
     return {axes.get_label(): axes for axes in figure.axes}
-
-
-def texts(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
 
 
 def strokes(axes) -> np.ndarray:
@@ -144,9 +137,7 @@ def test_raster_says_what_is_missing(recording, options, message):
 
 
 def test_raster_of_a_million_spikes_is_a_picture():
-    hidden = Population("hidden", (32, 32, 64))
-    populations = (Population("input", (1, 1, 1), kind="input"), hidden, Population("output", (1, 1, 1000)))
-    many = synthetic(populations, steps=1000, spikes=1_000_000)
+    many = synthetic(steps=1000, spikes=1_000_000, hidden=(32, 32, 64), output=(1, 1, 1000))
     # 100 of 65,536 neurons have 1,500 spikes, which are strokes; of the outputs nearly each fires in each step
     by_name = panels(raster(many, ["hidden", "output"], labels=[7]))
     assert "100 of 65,536" in texts(by_name["hidden"])
@@ -156,7 +147,7 @@ def test_raster_of_a_million_spikes_is_a_picture():
     assert len(rows) == 12
     assert {"7", str(many.predictions()[0])} <= set(rows)
     assert by_name["output"].images
-    dense = panels(raster(synthetic((populations[0], replace(hidden, shape=(1, 1, 50)), populations[2]), 1000, 40_000)))
+    dense = panels(raster(synthetic(1000, 40_000, hidden=(1, 1, 50), output=(1, 1, 1000))))
     (picture,) = dense["hidden"].images
     assert picture.get_array().shape == (50, 1000, 4)
     assert not dense["hidden"].collections
@@ -164,8 +155,7 @@ def test_raster_of_a_million_spikes_is_a_picture():
 
 @pytest.mark.parametrize(("steps", "spikes"), [(1, 0), (1, 3), (60_000, 10)])
 def test_raster_of_next_to_nothing(steps, spikes):
-    populations = (Population("input", (1, 1, 1), kind="input"), Population("output", (1, 1, 1)))
-    run = synthetic(populations, steps, spikes)
+    run = synthetic(steps, spikes, output=(1, 1, 1))
     by_name = panels(raster(run))
     assert list(by_name) == ["header", "input", "output"]
     assert len(strokes(by_name["output"])) == len(run.rasters["output"])

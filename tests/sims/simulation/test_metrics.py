@@ -3,30 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from networks import net
 from recordings import of_spikes
 
 from netspec.ann import ANN
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import Projection
 from sims.simulation import metrics
 from sims.simulation.recording import Recording
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
 # Fan-out: conv 3x3 on 2x2 reaches all 4 positions x 2 channels = 8; pooled dense 3; shortcut 1; relay not counted
-SPEC = NetSpec(
+SPEC = net(
     "hand",
-    (
-        Population("input", (2, 2, 1), kind="input"),
-        Population("conv", (2, 2, 2)),
-        Population("relay", (2, 2, 2), kind="relay"),
-        Population("output", (1, 1, 3)),
-    ),
-    (
-        Projection("input", "conv", kernel=3, padding=1),
-        Projection("conv", "relay", kind="identity"),
-        Projection("conv", "output", kind="dense", pool=2),
-        Projection("relay", "output", kind="dense"),
-    ),
+    {"input": (2, 2, 1), "conv": (2, 2, 2), "relay": (2, 2, 2), "output": (1, 1, 3)},
+    Projection("input", "conv", kernel=3, padding=1),
+    Projection("conv", "relay", kind="identity"),
+    Projection("conv", "output", kind="dense", pool=2),
+    Projection("relay", "output", kind="dense"),
+    relays=("relay",),
 )
 
 
@@ -124,15 +119,8 @@ def test_layerwise_ratio_is_the_dot_product_of_the_paper(counted):
 
 
 def test_the_ratios_agree_without_pooling_borders_and_shortcuts():
-    spec = NetSpec(
-        "dense",
-        (
-            Population("input", (1, 1, 3), kind="input"),
-            Population("hidden", (1, 1, 5)),
-            Population("output", (1, 1, 2)),
-        ),
-        (Projection("input", "hidden", kind="dense"), Projection("hidden", "output", kind="dense")),
-    )
+    joined = Projection("input", "hidden", kind="dense"), Projection("hidden", "output", kind="dense")
+    spec = net("dense", {"input": (1, 1, 3), "hidden": (1, 1, 5), "output": (1, 1, 2)}, *joined)
     run = of_spikes(np.ones((4, 6, 2), bool), np.zeros((4, 6, 2)), spec, hidden=[1, 2, 0, 6, 0])
     assert metrics.ac_mac_ratio(run) == metrics.layerwise_ac_mac_ratio(run) == 9 / 5
 
@@ -175,15 +163,8 @@ def test_rate_correlation_wants_the_shape_of_the_population(counted):
 
 def test_a_simulated_network_follows_its_ann():
     """Unit weights, subtracting reset: the rates are the activations, up to one spike."""
-    spec = NetSpec(
-        "copy",
-        (
-            Population("input", (3, 4, 1), kind="input"),
-            Population("hidden", (3, 4, 1)),
-            Population("output", (1, 1, 2)),
-        ),
-        (Projection("input", "hidden"), Projection("hidden", "output", kind="dense")),
-    )
+    joined = Projection("input", "hidden"), Projection("hidden", "output", kind="dense")
+    spec = net("copy", {"input": (3, 4, 1), "hidden": (3, 4, 1), "output": (1, 1, 2)}, *joined)
     rng = np.random.default_rng(3)
     weights = {
         "input_to_hidden": np.ones((1, 1, 1, 1), np.float32),
