@@ -11,7 +11,7 @@ from sims.brian.cache import cache_folder, cache_sizes, empty_cache
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--empty", action="store_true", help="remove all that no process is making or running")
+    parser.add_argument("--empty", action="store_true", help="remove all but what is being made")
     if parser.parse_args().empty:
         empty_cache()
     print(cache_folder())

@@ -22,7 +22,7 @@ from netspec.resnet import DesignConstraints
 from netspec.thresholds import open_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.pictures import rasters_of, save_pictures
-from sims.report.result import Result
+from sims.report.summary import Result
 from sims.simulation.run_input import RunInput
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 

@@ -30,7 +30,7 @@ __all__ = ["Blueprint", "build_binary", "compiler_missing", "digest", "processor
 HERE = Path(__file__).parent
 SIMS = HERE.parent
 SIMULATION = [SIMS / "simulation" / name for name in ("geometry.py", "wiring.py")]  # what a network is generated from
-OWN_HEADERS = ("run_input.h", "vectors.h")
+OWN_HEADERS = ("run_input.h", "inner_loops.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
 IN_ORDER = "-fno-associative-math"  # Brian2's -ffast-math would let the compiler add up spikes in any order
@@ -222,13 +222,13 @@ def compiler_flags() -> list[str]:
     Brian2 takes a second to import. Where nobody has done so yet, only its files can tell, and what they gave before is
     kept in the cache.
     """
-    files = [Path("~/.brian/user_preferences").expanduser(), Path("brian_preferences").absolute()]
+    files = [Path(os.path.expanduser("~/.brian/user_preferences")), Path("brian_preferences")]
     told = [file.read_text(errors="replace") if file.is_file() else "" for file in files]
     known = cache_folder() / f"flags-{plain_digest([version('brian2'), sys.version, platform.platform(), *told])}.json"
     imported = "brian2" in sys.modules
     if not imported:
-        with suppress(OSError, ValueError):
-            return json.loads(known.read_text())
+        with suppress(OSError, ValueError, TypeError):
+            return [str(flag) for flag in json.loads(known.read_text())]
     from brian2.codegen.cpp_prefs import get_compiler_and_args
 
     flags = get_compiler_and_args()[1]

@@ -28,9 +28,8 @@ verified: set[tuple[Path, str]] = set()  # entries whose digests this process ha
 
 def cache_folder() -> Path:
     """Where binaries and packed weights are kept: ``$GOING_DEEPER_CACHE`` or the user's cache."""
-    return (
-        Path(os.environ.get("GOING_DEEPER_CACHE") or user_cache_dir("going-deeper-in-brian2")).expanduser().absolute()
-    )
+    place = os.environ.get("GOING_DEEPER_CACHE") or user_cache_dir("going-deeper-in-brian2")
+    return Path(os.path.expanduser(place)).absolute()
 
 
 @contextmanager
@@ -142,7 +141,7 @@ def cache_sizes() -> dict[str, tuple[int, int]]:
 
 
 def empty_cache() -> None:
-    """Remove all entries, and what killed processes left; what is being made, and running simulations stay."""
+    """Remove all entries but those being made, and what killed processes left; running simulations go on."""
     for kind in KINDS:
         for entry in (cache_folder() / kind).glob("*"):
             name = entry.name.removeprefix(".").partition("-")[0].removesuffix(".lock")

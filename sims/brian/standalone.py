@@ -4,6 +4,7 @@ Images, weights, thresholds, seeds, the number of steps and the rasters are run-
 """
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -120,7 +121,10 @@ class StandaloneSimulator:
                 command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         except OSError as error:
-            raise UserError(f"{self.folder} is gone from the cache; the same command makes it again") from error
+            why = os.strerror(error.errno or 0)
+            raise UserError(
+                f"cannot start {command[0]}: {why}; if it is gone, the same command makes it again"
+            ) from error
         reported = 0
         try:
             assert process.stdout is not None and process.stderr is not None

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from netspec.spec import NetSpec
 from sims.report import plots
 from sims.report.raster import raster
-from sims.report.result import Result
 from sims.report.style import save, style
+from sims.report.summary import Result
 from sims.simulation.metrics import agreement, error
 
 __all__ = ["rasters_of", "save_pictures"]

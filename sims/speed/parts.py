@@ -17,9 +17,9 @@ from netspec.vgg import vgg16
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import MOST_STEPS, RunInput
 from sims.speed.activity import CALIBRATED, activity_table, random_image, random_weights, targets, thresholds_for
+from sims.speed.comparison import crossings, growth_fit, ratios
 from sims.speed.dense import DenseSimulator
 from sims.speed.measure import layer_seconds, measure, measure_dense, per_step
-from sims.speed.ratios import crossings, growth_fit, ratios
 
 PARTS = ("networks", "layers", "growth", "imagenet")
 FEWEST_STEPS = 50  # of large images in the part on growth

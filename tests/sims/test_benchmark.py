@@ -20,10 +20,10 @@ from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 from sims.speed import parts
 from sims.speed.activity import activity_table, random_image, random_weights, targets, thresholds_for
+from sims.speed.comparison import crossing, growth_fit, ratios
 from sims.speed.dense import DenseSimulator, dense_input
 from sims.speed.measure import layer_seconds, speed
 from sims.speed.parts import FEWEST_STEPS, Plan
-from sims.speed.ratios import crossing, growth_fit, ratios
 
 STEPS = 120
 THREADS = [1]  # of dense torch: more get in each other's way where cores are busy

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from networks import assert_same, case, exact_weights, pair
 
 from netspec.errors import UserError
 from sims.brian import cache
+from sims.brian.binary import compiler_flags
 from sims.brian.cache import cache_entry, cache_folder, cache_sizes, empty_cache
 from sims.brian.standalone import StandaloneSimulator
 
@@ -37,6 +39,14 @@ def test_a_place_may_be_relative(monkeypatch, tmp_path, place):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GOING_DEEPER_CACHE", place)
     assert cache_folder() == tmp_path / "cache"
+
+
+def test_a_user_without_a_home_needs_only_the_variable(own_cache, monkeypatch):
+    """As in a container that runs under a number without an account."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError))
+    assert cache_folder() == own_cache
+    assert compiler_flags()
 
 
 @contextmanager

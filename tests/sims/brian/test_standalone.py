@@ -52,6 +52,13 @@ def test_a_binary_that_was_interrupted_is_not_taken_for_finished(replaced):
         replaced(f"touch {outputs}; exit 0").run(replace(case("garden")[2], rasters=()))
 
 
+def test_a_binary_that_cannot_be_started_says_why(replaced):
+    other = replaced("exit 0")
+    (other.folder / "main").chmod(0o600)
+    with pytest.raises(UserError, match=r"cannot start .*/main: Permission denied; if it is gone"):
+        other.run(case("garden")[2])
+
+
 def test_a_binary_that_cannot_read_its_weights_says_which(simulator, tmp_path):
     known = simulator("garden", "standalone")
     other = StandaloneSimulator(known.spec, weights_of("garden"))

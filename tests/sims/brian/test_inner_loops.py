@@ -16,7 +16,7 @@ SIZE, ROWS, THRESHOLD = 600, 5, 7.0
 CHANNELS = (1, 7, 8, 10, 16, 50, 64, 70, 128, 256, 300, 512, 530)
 PROGRAM = f"""
 #include <cstdio>
-#include "vectors.h"
+#include "inner_loops.h"
 
 template <class T> void write(const T* data, size_t n) {{ fwrite(data, sizeof(T), n, stdout); }}
 template <class T> void read(T* data, size_t n) {{ fread(data, sizeof(T), n, stdin); }}

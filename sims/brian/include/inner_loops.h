@@ -1,6 +1,6 @@
 // The inner loops that nearly all time goes into, with the vector instructions of x86-64 where there are any.
-#ifndef VECTORS_H
-#define VECTORS_H
+#ifndef INNER_LOOPS_H
+#define INNER_LOOPS_H
 
 #include <cstdint>
 #include <cstring>

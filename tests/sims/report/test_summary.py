@@ -12,7 +12,7 @@ from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.thresholds import Thresholds
-from sims.report.result import Result
+from sims.report.summary import Result
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
