@@ -26,9 +26,9 @@ from analysis.results import (
     main_networks,
     thresholds_of,
 )
+from netspec.architectures.resnet import CONSTRAINTS
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.errors import UserError
-from netspec.resnet import CONSTRAINTS
 from netspec.thresholds import open_thresholds, spike_values
 from sims.report.plots import (
     convergence,

@@ -24,7 +24,7 @@ CODING_NETWORK = "vgg16-cifar10"  # whose mean and gain figure 1 uses
 CONVERGENCE = "-threshold-convergence.csv"
 PAGE = """# Results
 
-Written by `python analysis/make_figures.py` from `analysis/results/`.
+Written by `python analysis/make_figures.py` from `{tables}`.
 
 ## Errors (tables 1 and 3)
 
@@ -74,19 +74,25 @@ def results_page(tables: Path = RESULTS) -> str:
     """
     errors, operations = load("errors", tables), load("operations", tables)
     note = IMAGENETTE if any("imagenette" in name for name in errors) else ""
+    where = "analysis/results/" if tables.resolve() == RESULTS.resolve() else tables
     return PAGE.format(
-        note=note, errors=markdown(comparison(errors)), operations=markdown(operations_summary(operations))
+        tables=where,
+        note=note,
+        errors=markdown(comparison(errors)),
+        operations=markdown(operations_summary(operations)),
     )
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--tables", type=Path, default=RESULTS, metavar="DIR", help="where the tables are")
-    parser.add_argument("--out", type=Path, default=ROOT / "figures", metavar="DIR", help="where figures go")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where figures go; default: figures, for other tables "
+                        "than those of analysis/results the folder figures beside them")  # fmt: skip
     options = parser.parse_args()
     if not options.tables.is_dir():
         raise UserError(f"there is no folder {options.tables}")
-    out = writable_folder(options.out)
+    published = options.tables.resolve() == RESULTS.resolve()
+    out = writable_folder(options.out or (ROOT / "figures" if published else options.tables / "figures"))
     written: list[Path] = []
     for name, draw in all_figures(options.tables):
         try:

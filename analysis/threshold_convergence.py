@@ -10,17 +10,17 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.results import RESULTS
-from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.data import load_images
 from netspec.errors import run_command
-from netspec.files import writable_file, write_atomically
+from netspec.files import read_json, writable_file, write_atomically, write_json
 from netspec.options import CORES, add_options, make_parser
 from netspec.thresholds import open_thresholds
 from sims.brian.runtime import open_simulator
@@ -71,14 +71,15 @@ def main() -> None:
     options = parse_arguments()
     checkpoint = load_checkpoint(options.checkpoint)
     thresholds = dict(open_thresholds(options.thresholds, options.checkpoint, checkpoint).values)
-    out = writable_file(options.out or RESULTS / f"{Path(options.checkpoint).stem}-threshold-convergence.csv")
-    images = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
+    name = f"{find_checkpoint(options.checkpoint).stem}-threshold-convergence.csv"
+    out = writable_file(options.out or Path("output") / name)
+    images = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
     x = checkpoint.encode(images.random(options.images, options.seed).images)
     layer = checkpoint.spec.output.name
     for steps in options.steps:
         RunInput(x[:1], thresholds, steps, measured=(layer,)).checked(checkpoint.spec)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    settings = f"# {checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {thresholds}\n"
+    settings = f"{checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {thresholds}"
     table = measure_layers(
         checkpoint, x, thresholds, options.steps, options.seed, options.workers, settings, unfinished
     )
@@ -103,9 +104,11 @@ def measure_layers(
     """
     spec, table = checkpoint.spec, pd.DataFrame()
     if unfinished.is_file():
-        head, _, content = unfinished.read_text().partition("\n")
-        if f"{head}\n" == settings:
-            table = pd.read_csv(io.StringIO(content))
+        earlier = {}
+        with suppress(ValueError):  # a broken file is as good as none
+            earlier = read_json(unfinished)
+        if earlier.get("settings") == settings:
+            table = pd.read_csv(io.StringIO(earlier["table"]))
     known = set(table["layer"]) if len(table) else set()
     if known:
         print(f"going on after {table['layer'].iloc[-1]}")
@@ -127,7 +130,7 @@ def measure_layers(
                 fixed = {"network": spec.name, "seed": seed, "layer": name, "steps": steps}
                 found += [fixed | row for row in rows(peaks)]
             table = pd.concat([table, pd.DataFrame(found)]) if len(table) else pd.DataFrame(found)
-            write_atomically(unfinished, settings + table.to_csv(index=False))
+            write_json(unfinished, {"settings": settings, "table": table.to_csv(index=False)})
     return table.round({"threshold": 6})
 
 

@@ -36,8 +36,9 @@ class Checkpoint:
         float32 weights of each weighted projection, of ``spec.weight_shape(projection)``.
     mean : numpy.ndarray
         What is subtracted from ``pixel / 255``; broadcasts to (height, width, 3).
-    gain : float
-        What the difference is multiplied by, so that nearly all inputs lie in [-1, 1].
+    gain : float or tuple of float
+        What the difference is multiplied by, so that nearly all inputs lie in [-1, 1]; one number, or one a channel:
+        1 over the standard deviation of torchvision's Normalize, over the most that is to count.
     classes : tuple of str
     info : mapping
         How the network was trained and what it reached, as plain data.
@@ -46,7 +47,7 @@ class Checkpoint:
     spec: NetSpec
     weights: Mapping[str, np.ndarray]
     mean: np.ndarray
-    gain: float
+    gain: float | tuple[float, ...]
     classes: tuple[str, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,7 +56,7 @@ class Checkpoint:
         for name, value in (
             ("weights", {key: as_array(weight) for key, weight in self.weights.items()}),
             ("mean", as_array(self.mean)),
-            ("gain", float(self.gain)),
+            ("gain", as_gain(self.gain)),
             ("classes", tuple(map(str, self.classes))),
         ):
             object.__setattr__(self, name, value)
@@ -88,9 +89,13 @@ def as_array(values: Any) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)
 
 
-def encode(images: np.ndarray, mean: np.ndarray, gain: float) -> np.ndarray:
+def as_gain(gain: Any) -> float | tuple[float, ...]:
+    return float(gain) if np.ndim(gain) == 0 else tuple(map(float, gain))
+
+
+def encode(images: np.ndarray, mean: np.ndarray, gain: float | tuple[float, ...]) -> np.ndarray:
     """``(pixel / 255 - mean) * gain`` of uint8 images (n, height, width, 3), float32, clipped to [-1, 1]."""
-    return np.clip((images.astype(np.float32) / 255 - mean) * np.float32(gain), -1, 1)
+    return np.clip((images.astype(np.float32) / 255 - mean) * np.asarray(gain, dtype=np.float32), -1, 1)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type = np.float32) -> None:
@@ -107,7 +112,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type
         tensors: dict[str, np.ndarray] = {name: weight.astype(dtype, order="C") for name, weight in weights}
     check(replace(checkpoint, weights=tensors), f"the checkpoint for {path}")
     tensors[MEAN] = np.ascontiguousarray(checkpoint.mean)
+    header["digest"] = content_digest({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, header)
     write_atomically(path, to_bytes(tensors, metadata=header))
+
+
+def content_digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
+    """Types and sha256 of what a safetensors file holds, but for the entry 'digest' of its metadata."""
+    sha = hashlib.sha256(json.dumps(sorted((key, text) for key, text in header.items() if key != "digest")).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"{' '.join(sorted({str(tensor.dtype) for tensor in tensors.values()}))} {sha.hexdigest()}"
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
@@ -131,7 +146,8 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
             if header.get("format") != FORMAT:
                 raise UserError(f"{path} is no checkpoint of this project: its metadata lack 'format: {FORMAT}'")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        noted, found = (text.rpartition(" ") for text in (header.get("digest", ""), content_digest(tensors, header)))
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
     try:
         spec = NetSpec.from_dict(json.loads(header["spec"]))
@@ -140,6 +156,8 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     except (SpecError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its metadata do not describe a network ({error})") from error
     check(checkpoint, path)
+    if noted[0] == found[0] and noted != found:  # in other types another program has stored it
+        raise UserError(f"{path} is not as it was written: damaged, or changed (then remove its metadata's 'digest')")
     return checkpoint
 
 
@@ -154,10 +172,13 @@ def check(checkpoint: Checkpoint, source: object) -> None:
         np.broadcast_to(mean, spec.input.shape)
     except ValueError as mismatch:
         raise UserError(f"{source}: {MEAN} has shape {mean.shape}, {spec.name} sees {spec.input.shape}") from mismatch
-    if not (np.isfinite(gain) and gain > 0) or len(classes) != spec.output.size:
+    numbers = np.atleast_1d(gain)
+    if not (np.isfinite(numbers) & (numbers > 0)).all() or np.shape(gain) not in ((), spec.input.shape[2:]):
         raise UserError(
-            f"{source}: needs a positive gain and {spec.output.size} classes, has {gain} and {len(classes)}"
+            f"{source}: needs a positive gain, or one of each of {spec.input.shape[2]} channels, has {gain}"
         )
+    if len(classes) != spec.output.size:
+        raise UserError(f"{source}: needs {spec.output.size} classes, has {len(classes)}")
     error = checkpoint.info.get("test_error")
     if not (error is None or isinstance(error, (int, float))):
         raise UserError(f"{source}: its test_error is no number but {error!r}")

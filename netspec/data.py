@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +44,8 @@ CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
 CENTRE = {224: 256}  # ImageNet's convention: the shorter side becomes 256, the centre of 224 is seen
-IMAGENET_SPLITS = {"train": "train", "test": "val"}
+SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}  # the first that is there
+PICKLED = ("cifar-10-batches-py", "data_batch_1", "test_batch")  # what torchvision and the Python version have
 CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes
 
 
@@ -129,11 +132,21 @@ def cifar10(split: str, folder: str | os.PathLike | None = None) -> ImageSet:
     root = Path(folder) if folder is not None else download_cifar10()
     if (root / CIFAR10_FOLDER).is_dir():
         root = root / CIFAR10_FOLDER
+    refuse_pickled(root)
     records = [_cifar10_records(root / name) for name in CIFAR10_FILES[split]]
     data = np.concatenate(records)
     images = data[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = data[:, 0].astype(np.int64)
     return ImageSet(np.ascontiguousarray(images), labels, CIFAR10_CLASSES, f"CIFAR-10 {split}")
+
+
+def refuse_pickled(folder: Path) -> None:
+    """Raise UserError if a folder holds CIFAR-10 in its Python version alone."""
+    if not any(folder.glob("*.bin")) and any((folder / name).exists() for name in PICKLED):
+        raise UserError(
+            f"{folder} holds CIFAR-10 as Python pickles, which can run any code and are never read; get its binary "
+            f"version, {CIFAR10_URL}, or give --data cifar10, which downloads it"
+        )
 
 
 def _cifar10_records(path: Path) -> np.ndarray:
@@ -191,22 +204,25 @@ def samples(dataset: str = "cifar10", classes: tuple[str, ...] = ()) -> ImageSet
     if dataset == "cifar10":
         images = np.stack([read_image(file) for file in files])
         return ImageSet(images, labels, CIFAR10_CLASSES, "CIFAR-10 test images 0 to 19")
-    images = np.stack([read_image(file, 224) for file in files])
+    images = np.stack([read_image(file, (224, 224, 3)) for file in files])
     labels = labels if len(classes) == 1000 else np.full_like(labels, -1)
     return ImageSet(images, labels, classes, "20 photographs of ImageNet")
 
 
-def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...] | None = None) -> ImageSet:
+def image_folder(
+    folder: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[str, ...] | None = None
+) -> ImageSet:
     """Images from files: ``folder/CLASS/*`` with known classes, or ``folder/*`` with unknown ones (label -1).
 
-    Every image is scaled so that its shorter side is ``size``, and its centre is cut out; for 224 in the manner
-    of ImageNet the shorter side becomes 256, unless the image is 224x224 already.
+    Every image is scaled until it covers the shape, and its centre is cut out; for 224x224 in the manner of ImageNet
+    the shorter side becomes 256, unless the image is 224x224 already. Hidden files are passed over; what else is left
+    out is counted on stderr: files that are no images, images deeper down, or beside the folders of classes.
 
     Parameters
     ----------
     folder : path
-    size : int
-        Side of the square images.
+    shape : (int, int, int)
+        Height, width and channels of the images: 3, or 1 for grey ones.
     classes : tuple of str, optional
         Those that the images may have; by default the names of the folders. The folders of Imagenette count as
         their classes' names.
@@ -219,46 +235,70 @@ def image_folder(folder: str | os.PathLike, size: int, classes: tuple[str, ...] 
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}")
+    files = sorted(path for path in root.rglob("[!.]*") if path.is_file() and not is_hidden(path, root))
+    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     named = {
         path: IMAGENETTE_CLASSES.get(path.parent.name, path.parent.name)
-        for path in sorted(root.glob("*/*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        for path in pictures
+        if path.parent.parent == root
     }
     if classes is None:
         classes = tuple(dict.fromkeys(named.values()))
-    plain = [path for path in sorted(root.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     for path, name in named.items():
         if name not in classes:
             raise UserError(f"{path}: {name!r} is none of the network's classes ({', '.join(classes)})")
-    files = list(named) or plain
-    if not files:
+    taken = list(named) or [path for path in pictures if path.parent == root]
+    if not taken:
+        refuse_pickled(root)
         raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor folders of images")
-    labels = [classes.index(named[path]) if path in named else -1 for path in files]
-    images = np.empty((len(files), size, size, 3), dtype=np.uint8)
-    for image, path in zip(images, tqdm(files, desc=f"reading {root}", leave=False, delay=5), strict=True):
-        image[:] = read_image(path, size)
+    if left := Counter(why_left_out(path, root) for path in set(files) - set(taken)):
+        print(f"{root}: left out {', '.join(f'{n} {why}' for why, n in left.items())}", file=sys.stderr)
+    labels = [classes.index(named[path]) if path in named else -1 for path in taken]
+    images = np.empty((len(taken), *shape), dtype=np.uint8)
+    for image, path in zip(images, tqdm(taken, desc=f"reading {root}", leave=False, delay=5), strict=True):
+        image[:] = read_image(path, shape)
     return ImageSet(images, np.array(labels), classes, str(root))
 
 
+def is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def why_left_out(path: Path, root: Path) -> str:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return f"of type {path.suffix or 'without a suffix'}"
+    return "beside the folders of classes" if path.parent == root else "deeper than folders of classes"
+
+
+def split_folder(folder: str | os.PathLike, split: str) -> Path | None:
+    """Where images of ``split`` are, in the manner of ImageNet; None if nowhere."""
+    return next((Path(folder, name) for name in SPLIT_FOLDERS[split] if Path(folder, name).is_dir()), None)
+
+
 def imagenet_folder(
-    folder: str | os.PathLike, split: str, size: int = 224, classes: tuple[str, ...] | None = None
+    folder: str | os.PathLike,
+    split: str,
+    shape: tuple[int, int, int] = (224, 224, 3),
+    classes: tuple[str, ...] | None = None,
 ) -> ImageSet:
-    """Images in the manner of ImageNet: ``folder/train/WNID/*`` and ``folder/val/WNID/*``.
+    """Images in the manner of ImageNet: ``folder/train/WNID/*`` and ``folder/val/WNID/*``, or ``validation``, ``test``.
 
     Their order is random, but always the same: the first ones are of all classes.
 
     Parameters as for :func:`image_folder`; ``split`` is ``'train'`` or ``'test'`` (the validation images).
     """
-    root = Path(folder) / IMAGENET_SPLITS[split]
-    images = image_folder(root, size, classes)
+    root = split_folder(folder, split)
+    if root is None:
+        raise UserError(f"there is no folder {Path(folder) / SPLIT_FOLDERS[split][0]}")
+    images = image_folder(root, shape, classes)
     if (images.labels < 0).any():
         raise UserError(f"{root} holds no folders of classes (WNID/*)")
     shuffled = images.subset(np.random.default_rng(0).permutation(len(images)))
-    return replace(shuffled, source=f"{Path(folder).resolve().name} {IMAGENET_SPLITS[split]}")
+    return replace(shuffled, source=f"{Path(folder).resolve().name} {root.name}")
 
 
-def read_image(path: Path, size: int | None = None) -> np.ndarray:
-    """An image file as uint8 (height, width, 3), scaled and cut to a square of ``size`` if given."""
+def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """An image file as uint8 (height, width, 3), scaled and cut to ``shape`` if given; grey if that has one channel."""
     from PIL import Image, ImageOps
 
     try:
@@ -269,14 +309,20 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
                 image = ImageOps.exif_transpose(file).convert("RGB")  # as viewers show it
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image, or broken ({error})") from error
-    if size is None or image.size == (size, size):
+    if shape is None:
         return np.asarray(image)
-    fitted = ImageOps.fit(image, (CENTRE.get(size, size),) * 2)
-    cut = (fitted.width - size) // 2
-    return np.asarray(fitted.crop((cut, cut, cut + size, cut + size)))
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise UserError(f"image files have three channels, or one if grey; the network sees {channels}")
+    if image.size != (width, height):
+        side = CENTRE.get(width, width) if height == width else width
+        fitted = ImageOps.fit(image, (side, side if height == width else height))
+        cut = (side - width) // 2
+        image = fitted.crop((cut, cut, cut + width, cut + height)) if cut else fitted
+    return np.asarray(image) if channels == 3 else np.asarray(image.convert("L"))[..., None]
 
 
-def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "test") -> ImageSet:
+def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str = "test") -> ImageSet:
     """Images for a network by the name of a data set or a folder.
 
     Parameters
@@ -284,8 +330,8 @@ def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "
     source : str
         ``'cifar10-samples'`` or ``'imagenet-samples'`` (bundled), ``'cifar10'`` (downloaded once), a folder of
         CIFAR-10's binary version, one with ``train`` and ``val`` in the manner of ImageNet, or a folder of images.
-    size : int
-        Side of the network's input.
+    shape : (int, int, int)
+        Of the network's input: height, width, channels.
     classes : tuple of str
         The network's classes.
     split : {'test', 'train'}
@@ -297,6 +343,8 @@ def load_images(source: str, size: int, classes: tuple[str, ...], split: str = "
         return cifar10(split).labelled(classes)
     if any((Path(source) / place / "test_batch.bin").is_file() for place in (".", CIFAR10_FOLDER)):
         return cifar10(split, source).labelled(classes)
-    if (Path(source) / IMAGENET_SPLITS[split]).is_dir():
-        return imagenet_folder(source, split, size, classes)
-    return image_folder(source, size, classes)
+    if (Path(source) / CIFAR10_FOLDER.replace("bin", "py")).is_dir():
+        refuse_pickled(Path(source))
+    if split_folder(source, split):
+        return imagenet_folder(source, split, shape, classes)
+    return image_folder(source, shape, classes)

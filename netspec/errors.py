@@ -3,8 +3,10 @@
 import errno
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["UserError", "check_range", "run_command"]
@@ -30,6 +32,8 @@ def run_command(main: Callable[[], None]) -> None:
     name = Path(sys.argv[0]).name
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _end)
     try:
         main()
         sys.stdout.flush()  # here, where its errors are still told in one line
@@ -40,9 +44,9 @@ def run_command(main: Callable[[], None]) -> None:
         if not (torchs or isinstance(error, MemoryError)):
             raise
         sys.exit(_say(name, "out of memory; use fewer images at a time, a narrower network or shared synapses"))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         _say(name, "interrupted; what was finished is kept")
-        sys.exit(130)
+        sys.exit(interrupt.args[0] if interrupt.args else 130)
     except BrokenPipeError:  # the reader of our output has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -51,6 +55,11 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         where = f" ({error.filename})" if error.filename else ""
         sys.exit(_say(name, f"{os.strerror(error.errno).lower()}{where}"))
+
+
+def _end(number: int, *_: object) -> None:
+    """What schedulers send before they kill ends a command as Ctrl-C does."""
+    raise KeyboardInterrupt(128 + number)
 
 
 def _say(name: str, message: str) -> int:

@@ -1,12 +1,15 @@
 """Files that are there whole or not at all, and places that can be written to."""
 
+import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from netspec.errors import UserError
 
-__all__ = ["writable_file", "writable_folder", "write_atomically"]
+__all__ = ["read_json", "writable_file", "writable_folder", "write_atomically", "write_json"]
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
@@ -20,6 +23,29 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """Write a dictionary as JSON with a digest of itself, atomically."""
+    write_atomically(path, json.dumps(content | {"digest": _json_digest(content)}, indent=1) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """What :func:`write_json` has written; ValueError if it was changed since. Without a digest it is taken as is."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("no dictionary")
+    noted = content.pop("digest", None)
+    if noted not in (None, _json_digest(content)):
+        raise ValueError("its content was changed since it was written; if that is wanted, remove its line 'digest'")
+    return content
+
+
+def _json_digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def writable_folder(path: str | os.PathLike) -> Path:

@@ -86,9 +86,20 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n\n".join(part if "\n  " in part else fill(part, width, indent) for part in parts)
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses empty values, as an unset variable of a shell gives them: '' would be this folder as a path."""
+
+    def parse_args(self, *arguments: Any, **more: Any) -> Any:
+        options = super().parse_args(*arguments, **more)
+        for name, value in vars(options).items():
+            if "" in (value if isinstance(value, list) else [value]):
+                self.error(f"--{name.replace('_', '-')} is empty")
+        return options
+
+
 def make_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
     """A parser whose help shows defaults, but not where there is none."""
-    return argparse.ArgumentParser(prog, description=description, formatter_class=HelpFormatter)
+    return Parser(prog, description=description, formatter_class=HelpFormatter)
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:

@@ -1,6 +1,5 @@
 """Firing thresholds of a network and where they come from, in a small JSON file."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ import numpy as np
 
 from netspec.checkpoint import Checkpoint, find_checkpoint
 from netspec.errors import UserError
-from netspec.files import write_atomically
+from netspec.files import read_json, write_json
 from netspec.spec import NetSpec
 
 __all__ = [
@@ -69,19 +68,27 @@ class Thresholds:
     reset: str = "zero"
     unit: bool = False
 
+    def __post_init__(self) -> None:
+        """Numbers become what they should be; ValueError for an unknown method or reset."""
+        for name in ("percentile", "images", "seed", "steps", "unit"):
+            kind = {"percentile": float, "unit": bool}.get(name, int)
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.method not in METHODS or self.reset not in RESETS:
+            raise ValueError(f"method {self.method!r} or reset {self.reset!r} is not known")
+
     @property
     def variant(self) -> str:
         """Method and kind, one of ``VARIANTS``."""
         return f"{self.method}-unit" if self.unit else self.method
 
     def save(self, path: str | os.PathLike) -> None:
-        write_atomically(path, json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
+        write_json(path, {"format": FORMAT} | asdict(self))
 
 
 def load_thresholds(path: str | os.PathLike, checkpoint: Checkpoint) -> Thresholds:
     """Read thresholds; raises UserError unless they are whole and belong to the checkpoint."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = read_json(path)
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
         thresholds = Thresholds(**content)

@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
+from netspec.architectures.resnet import CONSTRAINTS, resnet20, resnet34
+from netspec.architectures.vgg import vgg16
 from netspec.checkpoint import find_checkpoint, load_checkpoint
 from netspec.data import ImageSet, cifar10, imagenet_folder
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import add_options, make_parser, number
-from netspec.resnet import CONSTRAINTS, resnet20, resnet34
 from netspec.spec import NetSpec
 from netspec.trainer import Recipe, Trainer, train
-from netspec.vgg import vgg16
 
 NETWORKS: dict[str, Callable[..., NetSpec]] = {
     "vgg16": vgg16,
@@ -74,15 +74,15 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{entry.name.replace('_', '-')}", default=entry.default, help=about, **settings)
 
 
-def training_images(network: str, data: str, size: int) -> tuple[ImageSet, ImageSet]:
+def training_images(network: str, data: str, shape: tuple[int, int, int]) -> tuple[ImageSet, ImageSet]:
     """Images to train on and images to test on, of the network's size."""
-    if size == 32:
+    if shape[0] == 32:
         folder = None if data == "cifar10" else data
         return cifar10("train", folder), cifar10("test", folder)
     if data == "cifar10":
         raise UserError(f"{network} needs --data: a folder with train/CLASS/* and val/CLASS/*")
-    images = imagenet_folder(data, "train", size)
-    return images, imagenet_folder(data, "test", size, images.classes)
+    images = imagenet_folder(data, "train", shape)
+    return images, imagenet_folder(data, "test", shape, images.classes)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
         dropout = {"branch_dropout": options.branch_dropout}
     describe = partial(NETWORKS[options.network], width=options.width, **dropout)
     out = writable_folder(options.out)
-    images, test = training_images(options.network, options.data, describe().input.shape[0])
+    images, test = training_images(options.network, options.data, describe().input.shape)
     trainer = Trainer(describe(classes=len(images.classes)), images, test, recipe, options.device, start)
     spec = trainer.spec
     print(f"{spec.name}: {spec.parameters():,} weights, gain {trainer.gain:.3f}, on {options.device}")

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
 from netspec.ann import ANN, as_spikes
-from netspec.checkpoint import Checkpoint, check_weights, encode, save_checkpoint
+from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode, save_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError, check_range
 from netspec.files import write_atomically
@@ -123,7 +123,7 @@ class Trainer:
         device: str,
         start: Checkpoint | None = None,
     ) -> None:
-        if images.images.shape[1:] != (*spec.input.shape[:2], 3):
+        if images.images.shape[1:] != spec.input.shape:
             raise UserError(f"{spec.name} sees {spec.input.shape} images, {images.source} has {images.images.shape}")
         if recipe.validation >= len(images):
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
@@ -232,7 +232,8 @@ class Trainer:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         progress = {"epoch": self.epoch, "best": self.best, "log": self.log}
         settings = [asdict(self.recipe), self.spec.to_dict(), self.provenance]
-        return to_bytes(tensors, {"progress": json.dumps(progress), "settings": json.dumps(settings)})
+        header = {"progress": json.dumps(progress), "settings": json.dumps(settings)}
+        return to_bytes(tensors, header | {"digest": content_digest(tensors, header)})
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state; raises UserError if it is broken or of a run that began otherwise."""
@@ -241,10 +242,12 @@ class Trainer:
             tensors = from_bytes(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
             recipe, spec, provenance = json.loads(header["settings"])
+            if header.get("digest") not in (None, content_digest(tensors, header)):
+                raise ValueError("its content is not what was written")
             progress = json.loads(header["progress"])
             began = Recipe(**recipe | {name: tuple(recipe[name]) for name in ("milestones", "restarts")})
             same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, progress["epoch"])
-        except (SafetensorError, UserError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
         if not same:
             raise UserError(f"{path} belongs to a run with other settings; give another folder or remove it")

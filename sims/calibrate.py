@@ -5,7 +5,7 @@ synaptic input of one step. An interrupted run goes on where it stopped.
 """
 
 import argparse
-import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
-from netspec.files import writable_file, write_atomically
+from netspec.files import read_json, writable_file, write_json
 from netspec.options import CORES, add_options, make_parser
 from netspec.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
@@ -44,7 +44,7 @@ def main() -> None:
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
-    source = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes, "train")
+    source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
     x = checkpoint.encode(source.random(options.images, options.seed).images)
     wanted = Thresholds(
         unit,
@@ -93,11 +93,10 @@ def resumable_spike_norm(
     """SPIKE-NORM of all populations that ``wanted`` lacks, with a progress bar; finished ones are kept in a file."""
     settings, known = asdict(wanted), dict(wanted.values)
     if unfinished.is_file():
-        try:
-            earlier = json.loads(unfinished.read_text())
-        except ValueError:  # a broken file is as good as none
-            earlier = {"settings": None}
-        if earlier["settings"] == settings:
+        earlier = {}
+        with suppress(ValueError):  # a broken file is as good as none
+            earlier = read_json(unfinished)
+        if earlier.get("settings") == settings:
             known = earlier["values"]
             print(f"going on after {list(known)[-1]}")
     total = (len(simulator.spec.spiking) - len(known)) * len(x) * wanted.steps
@@ -106,7 +105,7 @@ def resumable_spike_norm(
         def finished(name: str, value: float) -> None:
             known[name] = value
             bar.set_description(f"{name} {value:.3f}")
-            write_atomically(unfinished, json.dumps({"settings": settings, "values": known}))
+            write_json(unfinished, {"settings": settings, "values": known})
 
         return spike_norm(
             simulator, x, wanted.steps, wanted.seed, wanted.percentile, dict(known), workers, finished, bar.update

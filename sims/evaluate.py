@@ -17,7 +17,7 @@ from netspec.options import CORES, add_options, make_parser
 from netspec.thresholds import open_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime
 from sims.evaluation.cluster import RETRIES, compute
-from sims.evaluation.shards import Case, Setting, is_finished, read_shards, shards
+from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
 from sims.evaluation.tables import operations_table, summary_table, with_earlier
 from sims.simulation.run_input import RunInput
 
@@ -41,7 +41,7 @@ def main() -> None:
     if options.shard < 1:
         raise UserError(f"--shard must be at least 1, got {options.shard}")
     checkpoint = load_checkpoint(options.checkpoint)
-    everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
+    everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
     thresholds = [open_thresholds(choice, options.checkpoint, checkpoint) for choice in options.thresholds]
     x = checkpoint.encode(images.images[: options.shard])
@@ -59,7 +59,7 @@ def main() -> None:
         for seed in range(options.seed, options.seed + options.seeds)
     ]
     wanted = {case: list(shards(case, len(images), options.shard)) for case in cases}
-    missing = [shard for case in cases for shard in wanted[case] if not is_finished(shard, out)]
+    missing = [shard for case in cases for shard in wanted[case] if read_shard(shard, out) is None]
     failed = {}
     if missing:
         by_digest = {setting.thresholds: chosen for setting, chosen in by_setting.items()}
@@ -68,7 +68,7 @@ def main() -> None:
 
     whole = [case for case in cases if not any(shard.case == case for shard in failed)]
     if whole:
-        tables = [(case, read_shards(case, wanted[case], out)) for case in whole]
+        tables = [(case, read_shards(wanted[case], out)) for case in whole]
         summary = summary_table(tables, images.labels, ann_predictions(checkpoint, images.images))
         operations = operations_table(tables, checkpoint.spec)
         name = find_checkpoint(options.checkpoint).stem

@@ -7,22 +7,23 @@ the most spikes.
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
 
 from netspec.ann import ann_predictions
+from netspec.architectures.resnet import DesignConstraints
 from netspec.checkpoint import load_checkpoint
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import add_options, make_parser
-from netspec.resnet import DesignConstraints
 from netspec.thresholds import open_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.pictures import rasters_of, save_pictures
-from sims.report.summary import Result
+from sims.report.summary import Result, earlier_run
 from sims.simulation.run_input import RunInput
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 
@@ -38,13 +39,16 @@ def main(
 
     network = load_checkpoint(options.checkpoint)
     balanced = open_thresholds(options.thresholds, options.checkpoint, network)
-    size = network.spec.input.shape[0]
-    source = options.data or ("cifar10-samples" if size == 32 else "imagenet-samples")
-    images = load_images(source, size, network.classes).first(options.images)
+    shape = network.spec.input.shape
+    source = options.data or ("cifar10-samples" if shape[0] == 32 else "imagenet-samples")
+    images = load_images(source, shape, network.classes).first(options.images)
     rasters = rasters_of(network.spec) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
     out = writable_folder(options.out)
+    now = f"{network.spec.name}, {len(images)} images, {options.steps} steps, seed {options.seed}"
+    if said := earlier_run(out, now):
+        print(said, file=sys.stderr)
 
     x = network.encode(images.images)
     given = RunInput(x, balanced.values, options.steps, options.seed, None, rasters, options.raster_images)

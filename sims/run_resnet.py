@@ -7,8 +7,8 @@ units the threshold 1; 3, the default, puts two plain convolutions with balanced
 
 from functools import partial
 
+from netspec.architectures.resnet import CONSTRAINTS
 from netspec.errors import run_command
-from netspec.resnet import CONSTRAINTS
 from sims import run
 
 main = partial(run.main, __doc__, CONSTRAINTS["3"].checkpoint, CONSTRAINTS["3"].thresholds, CONSTRAINTS)

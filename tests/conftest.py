@@ -70,3 +70,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, caches: None) -> Path:
 def recording() -> Recording:
     """Four presentations to a small network, for the tests of figures and of exports."""
     return small_recording()
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setenv("GOING_DEEPER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from hypothesis import strategies as st
 
+from netspec.architectures.vgg import vgg16
 from netspec.spec import NetSpec, Population, Projection
-from netspec.vgg import vgg16
 from sims.simulation.geometry import Geometry
 from sims.simulation.recording import Recording
 from sims.simulation.reference import ReferenceSimulator

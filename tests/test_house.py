@@ -71,3 +71,15 @@ def test_files_are_short():
 def test_the_search_path_is_left_alone():
     notebooks = [file for folder in ORDER for file in (ROOT / folder).rglob("*.ipynb")]
     assert notebooks and not [file for file in (*CODE.values(), *notebooks) if "sys.path" in file.read_text()]
+
+
+def test_nothing_unpickles_or_evaluates_text():
+    """What loads files cannot run code; see test_damaged_files.py, too."""
+    for module, file in CODE.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert called not in ("eval", "exec", "compile", "torch.load", "pd.read_pickle", "yaml.load"), module
+            allowed = [k.value for k in getattr(node, "keywords", ()) if k.arg == "allow_pickle"]
+            assert all(isinstance(value, ast.Constant) and value.value is False for value in allowed), module
+            assert called != "np.load" or allowed, module
+        assert not {"pickle", "marshal", "shelve", "joblib", "dill"} & IMPORTS[module], module

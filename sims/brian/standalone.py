@@ -178,6 +178,8 @@ def reason(status: int) -> str:
     if status > 0:
         return f"status {status}"
     advice = {"SIGKILL": ", perhaps for want of memory", "SIGILL": ": this processor lacks one of the binary's"}
+    if -status not in set(signal.Signals):
+        return f"signal {-status}"  # one of the numbered real-time signals
     name = signal.Signals(-status).name
     return f"{name} ({signal.strsignal(-status)}{advice.get(name, '')})"
 

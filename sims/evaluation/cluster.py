@@ -85,7 +85,8 @@ def compute(
                     bar.update(len(table))
                     bar.set_postfix(error=f"{100 * wrong / done:.2f} %")
                 else:
-                    failed[shard] = future.exception() or RuntimeError(f"the task was {future.status}")
+                    lost = "its worker was lost, perhaps for want of memory: try fewer or larger workers"
+                    failed[shard] = RuntimeError(lost) if is_lost(future) else future.exception()
                 submit()
     return failed
 
@@ -117,6 +118,13 @@ def until_interrupted(items: Iterator[Item]) -> Iterator[Item]:
             yield item
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def is_lost(future: Future) -> bool:
+    """Whether a task failed because its worker did."""
+    from dask.distributed import KilledWorker
+
+    return future.status != "error" or isinstance(future.exception(), KilledWorker)
 
 
 @contextmanager

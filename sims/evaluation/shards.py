@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from netspec.files import write_atomically
 from netspec.thresholds import Thresholds
 from sims.brian.runtime import open_simulator
 from sims.simulation.metrics import ac_operations, driven_by_spikes
+from sims.simulation.recording import Recording
 from sims.simulation.run_input import RunInput
 
 __all__ = [
@@ -32,13 +34,15 @@ __all__ = [
     "Case",
     "Setting",
     "Shard",
-    "is_finished",
+    "read_shard",
     "read_shards",
     "run_shard",
     "shards",
     "write_shard",
 ]
 
+OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
+NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
 REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
 
 
@@ -128,7 +132,7 @@ def shards(case: Case, images: int, size: int) -> Iterator[Shard]:
 def run_shard(
     checkpoint: Checkpoint, thresholds: dict[str, float], shard: Shard, images: np.ndarray, runtime: str = "standalone"
 ) -> pd.DataFrame:
-    """Simulate a shard.
+    """Simulate a shard, in parts if this worker's memory is too small for all at once.
 
     Returns
     -------
@@ -138,8 +142,29 @@ def run_shard(
     """
     spec, case = checkpoint.spec, shard.case
     simulator = open_simulator(spec, checkpoint.weights, runtime, "shared", case.setting.reset, quiet=True)
-    ids = np.arange(shard.start, shard.stop)
-    recording = simulator.run(RunInput(checkpoint.encode(images), thresholds, case.steps, case.seed, ids))
+    most = max(1, int(memory() / (OUTPUT_BYTES * case.steps * spec.output.size + NEURON_BYTES * spec.neurons())))
+    parts = shards(case, len(images), most)
+    rows = []
+    for part in parts:
+        ids = np.arange(shard.start + part.start, shard.start + part.stop)
+        x = checkpoint.encode(images[part.start : part.stop])
+        rows.append(table_of(simulator.run(RunInput(x, thresholds, case.steps, case.seed, ids)), case, ids))
+    return pd.concat(rows, ignore_index=True)
+
+
+def memory() -> float:
+    """Bytes that a run may take: a quarter of this Dask worker's limit, or of the machine's memory."""
+    from dask.distributed import get_worker
+    from distributed.system import MEMORY_LIMIT
+
+    with suppress(ValueError):  # not in a worker
+        return (get_worker().memory_manager.memory_limit or MEMORY_LIMIT) / 4
+    return MEMORY_LIMIT / 4
+
+
+def table_of(recording: Recording, case: Case, ids: np.ndarray) -> pd.DataFrame:
+    """A row for each image of a run, as of :func:`run_shard`."""
+    spec = recording.spec
     columns: dict[str, Any] = {"image": ids}
     for step in case.reported:
         columns[f"snn_{step}"] = recording.predictions(step).astype(np.int16)
@@ -157,34 +182,43 @@ def write_shard(table: pd.DataFrame, shard: Shard, folder: Path) -> None:
     path = shard.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(
-        {"case": json.dumps(asdict(shard.case))}
-    )
-    pq.write_table(arrow, content)
+    header = {"case": json.dumps(asdict(shard.case)), "digest": table_digest(table)}
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(header), content)
     write_atomically(path, content.getvalue())
 
 
-def is_finished(shard: Shard, folder: Path) -> bool:
-    """Whether the shard's file is there and whole; a broken one is as good as none."""
-    try:
-        return pq.read_metadata(shard.path(folder)).num_rows == shard.stop - shard.start
-    except (OSError, pa.ArrowInvalid):
-        return False
+def table_digest(table: pd.DataFrame) -> str:
+    """sha256 over names, types and values."""
+    sha = hashlib.sha256(repr(list(table.dtypes.items())).encode())
+    sha.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return sha.hexdigest()
 
 
-def read_shards(case: Case, wanted: Sequence[Shard], folder: Path) -> pd.DataFrame:
-    """The rows of all shards of a case, in their order.
+def read_shard(shard: Shard, folder: Path) -> pd.DataFrame | None:
+    """The rows of a shard; None if its file is missing or damaged, which is as good as none.
 
     Raises
     ------
     UserError
-        If a file is of another case.
+        If the file is of another case.
     """
-    tables = []
-    for shard in wanted:
-        arrow = pq.read_table(shard.path(folder))
-        found = json.loads((arrow.schema.metadata or {}).get(b"case", b"{}"))
-        if found != asdict(case):
-            raise UserError(f"{shard.path(folder)} was made under other settings ({found}); move it away")
-        tables.append(arrow.to_pandas())
-    return pd.concat(tables, ignore_index=True)
+    try:
+        content = shard.path(folder).read_bytes()
+        arrow = pq.read_table(io.BytesIO(content))
+        header = arrow.schema.metadata or {}
+        found, table = json.loads(header.get(b"case", b"{}")), arrow.to_pandas()
+        whole = header.get(b"digest", b"") == table_digest(table).encode()
+    except (FileNotFoundError, pa.ArrowException, OSError, ValueError, KeyError, TypeError, NotImplementedError):
+        return None
+    if found != asdict(shard.case):
+        raise UserError(f"{shard.path(folder)} was made under other settings ({found}); move it away")
+    return table if whole and np.array_equal(table.get("image"), np.arange(shard.start, shard.stop)) else None
+
+
+def read_shards(wanted: Sequence[Shard], folder: Path) -> pd.DataFrame:
+    """The rows of all shards of a case, in their order; UserError if one is missing."""
+    tables = {shard: read_shard(shard, folder) for shard in wanted}
+    lost = [str(shard.path(folder)) for shard, table in tables.items() if table is None]
+    if lost:
+        raise UserError(f"{' '.join(lost)} was removed meanwhile; the same command makes it again")
+    return pd.concat(tables.values(), ignore_index=True)

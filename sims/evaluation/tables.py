@@ -88,6 +88,12 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     try:
         earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
+        damaged = [name for name in (*KEYS, "seed") if earlier[name].isna().any()]
+        damaged += [
+            str(name) for name in table.select_dtypes("number") if name in earlier and earlier[name].dtype == object
+        ]
+        if damaged:
+            raise ValueError(f"damaged: {' '.join(damaged)}")
         new = {name: set(seeds.split()) for name, seeds in table.set_index(KEYS)["seed"].items()}
         old = earlier.set_index(KEYS)["seed"].astype(str).items()
         kept = earlier[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]

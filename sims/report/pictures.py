@@ -23,11 +23,16 @@ def rasters_of(spec: NetSpec) -> list[str]:
 
 
 def save_pictures(result: Result, rasters: Sequence[str], out: Path, photos: bool = True) -> list[Path]:
-    """Draw a raster of each population, one of all of them, and accuracy against time; returns the files."""
+    """Draw a raster of each population, one of all of them, and accuracy against time; returns the files.
+
+    Rasters of an earlier run in the same folder are removed.
+    """
     with style():
         files = [file for name in rasters for file in save(draw(result, [name], photos), out / f"raster_{name}")]
         if len(rasters) > 1:
             files += save(draw(result, rasters, photos), out / "raster")
+        for old in set(out.glob("raster*.p[nd][gf]")) - set(files):
+            old.unlink()
         return [*files, *save(accuracy(result), out / "accuracy")]
 
 

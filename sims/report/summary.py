@@ -19,7 +19,7 @@ from netspec.thresholds import Thresholds
 from sims.simulation.metrics import ac_mac_ratio
 from sims.simulation.recording import Recording
 
-__all__ = ["Result"]
+__all__ = ["Result", "earlier_run"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,19 @@ class Result:
         write_atomically(files[2], self.table.to_csv(index=False))
         write_atomically(files[3], json.dumps(self.summary, indent=1) + "\n")
         return files
+
+
+def earlier_run(out: Path, now: str) -> str:
+    """What to say if a folder holds the results of another run than this one, which is told as below; or nothing."""
+    try:
+        summary = json.loads((out / "summary.json").read_bytes())
+        settings = summary["settings"]
+        found = f"{settings['network']}, {summary['images']} images, {settings['steps']} steps, seed {settings['seed']}"
+    except FileNotFoundError:
+        found = now
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = "broken"
+    return "" if found == now else f"{out} holds an earlier run ({found}), which this one replaces; --out keeps both"
 
 
 def percent(share: float | None) -> str:

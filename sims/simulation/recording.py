@@ -151,14 +151,14 @@ class Recording:
                 kind: {k.split(" ", 1)[1]: v for k, v in arrays.items() if k.startswith(kind)}
                 for kind in ("raster", "peak")
             }
-            return cls(
-                NetSpec.from_dict(header["spec"]),
-                header["steps"],
-                arrays["counts"],
-                arrays["output_v"],
-                named["raster"],
-                named["peak"],
-                header["settings"],
-            )
+            spec, steps, settings = NetSpec.from_dict(header["spec"]), int(header["steps"]), dict(header["settings"])
+            recording = cls(spec, steps, arrays["counts"], arrays["output_v"], named["raster"], named["peak"], settings)
+            shape = (len(recording.counts), steps, spec.output.size)
+            if (
+                recording.counts.shape != (shape[0], sum(counted_groups(spec).values()))
+                or shape != arrays["output_v"].shape
+            ):
+                raise ValueError("its arrays do not fit its network")
+            return recording
         except Exception as error:  # what NumPy makes of a damaged file is beyond enumeration
             raise UserError(f"{path} is no recording of this project, or truncated ({error})") from error

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from netspec.architectures.resnet import resnet34
+from netspec.architectures.vgg import vgg16
 from netspec.errors import UserError, check_range
-from netspec.resnet import resnet34
 from netspec.spec import NetSpec
-from netspec.vgg import vgg16
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import MOST_STEPS, RunInput
 from sims.speed.activity import CALIBRATED, activity_table, random_image, random_weights, targets, thresholds_for

@@ -11,8 +11,8 @@ from results_tables import curve, legend, write_tables
 
 from analysis import figures, results
 from netspec import checkpoint as checkpoints
+from netspec.architectures.resnet import CONSTRAINTS, resnet20
 from netspec.checkpoint import save_checkpoint
-from netspec.resnet import CONSTRAINTS, resnet20
 from netspec.thresholds import Thresholds, find_thresholds
 
 

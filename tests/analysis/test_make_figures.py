@@ -31,6 +31,14 @@ def test_the_results_page_says_what_imagenette_is(tables):
     assert "Imagenette is ten classes of ImageNet" in make_figures.results_page(tables)
 
 
+def test_figures_of_ones_own_tables_leave_the_published_ones_alone(tmp_path):
+    tables = write_tables(tmp_path / "tables", ("vgg16-cifar10",))
+    published = files(make_figures.ROOT / "figures")
+    assert FIGURES("--tables", tables).status == 0
+    assert files(make_figures.ROOT / "figures") == published
+    assert f"from `{tables}`" in (tables / "figures" / "results.md").read_text()
+
+
 def test_an_empty_folder_gives_no_results_page(tmp_path):
     (tmp_path / "tables").mkdir()
     ended = FIGURES("--tables", tmp_path / "tables", "--out", tmp_path / "out")

@@ -88,3 +88,11 @@ def test_an_interrupted_convergence_goes_on(converge, monkeypatch):
 )
 def test_impossible_convergence_is_refused(converge, arguments, reason):
     converge(*arguments)[0].assert_refused("threshold_convergence.py", reason)
+
+
+def test_the_published_table_is_not_overwritten_unasked(tiny_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(threshold_convergence, "open_simulator", ReferenceSimulator)
+    monkeypatch.chdir(tmp_path)
+    options = ("--data", "cifar10-samples", "--images", 1, "--steps", 10)
+    assert CONVERGENCE("--checkpoint", tiny_file, *options).status == 0
+    assert [file.name for file in (tmp_path / "output").iterdir()] == ["tiny-threshold-convergence.csv"]

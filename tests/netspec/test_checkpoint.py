@@ -217,8 +217,8 @@ def test_what_people_have_is_taken(path, trained, tmp_path):
     ("change", "dtype", "reason"),
     [
         ({"weights": {"conv1.weight": np.zeros(3)}}, np.float32, "projections differ (conv1.weight"),
-        ({"gain": -1}, np.float32, "a positive gain and 2 classes, has -1.0 and 2"),
-        ({"classes": ("cat",)}, np.float32, "a positive gain and 2 classes, has 1.75 and 1"),
+        ({"gain": -1}, np.float32, "a positive gain, or one of each of 3 channels, has -1.0"),
+        ({"classes": ("cat",)}, np.float32, "needs 2 classes, has 1"),
         ({"mean": np.zeros((5, 4, 3))}, np.float32, "input_mean has shape (5, 4, 3)"),
         ({"info": {"test_error": "low"}}, np.float32, "its test_error is no number but 'low'"),
         ("large", np.float16, "input_to_conv holds values that are not finite"),
@@ -307,3 +307,17 @@ def test_interrupted_write_leaves_no_partial_file(tmp_path, monkeypatch):
 def test_text_is_written_as_utf_8(tmp_path):
     write_atomically(tmp_path / "log.csv", "η,θ\n")
     assert (tmp_path / "log.csv").read_bytes() == "η,θ\n".encode()
+
+
+def test_every_channel_may_have_a_gain_of_its_own(trained, tmp_path):
+    """As torchvision's Normalize has a standard deviation for each."""
+    std = np.array([0.25, 0.5, 1.0], np.float32)
+    save_checkpoint(replace(trained, gain=1 / std), tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.gain == (4.0, 2.0, 1.0) and loaded.digest != trained.digest
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    expected = np.clip((images / np.float32(255) - trained.mean) / std, -1, 1)
+    np.testing.assert_allclose(loaded.encode(images), expected, atol=1e-6)
+    for gain in ((1.0, 2.0), (1.0, 0.0, 1.0)):
+        with pytest.raises(UserError, match="a positive gain, or one of each of 3 channels, has"):
+            save_checkpoint(replace(trained, gain=gain), tmp_path / "b.safetensors")

@@ -120,7 +120,7 @@ def test_photographs_of_imagenet_have_labels_for_networks_that_know_all_classes(
     np.testing.assert_array_equal(unknown.labels, [-1] * 20)
     assert unknown.classes == ("cat", "dog")
     assert known.digest == unknown.digest != samples().digest
-    assert load_images("imagenet-samples", 224, ("cat", "dog")).digest == known.digest
+    assert load_images("imagenet-samples", (224, 224, 3), ("cat", "dog")).digest == known.digest
 
 
 def test_samples_without_their_package_say_what_to_install(monkeypatch):
@@ -149,7 +149,7 @@ def test_folders_of_images_are_classes(tmp_path):
     save_image(tmp_path / "cat" / "b.PNG", plain((4, 5, 6)))
     save_image(tmp_path / "cat" / "a.bmp", plain((7, 8, 9)))
     (tmp_path / "cat" / "notes.txt").touch()
-    read = image_folder(tmp_path, 4, ("cat", "dog", "fox"))
+    read = image_folder(tmp_path, (4, 4, 3), ("cat", "dog", "fox"))
     np.testing.assert_array_equal(read.labels, [0, 0, 1])
     np.testing.assert_array_equal(read.images[:, 3, 3], [(7, 8, 9), (4, 5, 6), (1, 2, 3)])
     assert (read.classes, read.source) == (("cat", "dog", "fox"), str(tmp_path))
@@ -158,7 +158,7 @@ def test_folders_of_images_are_classes(tmp_path):
 def test_images_outside_class_folders_have_no_label(tmp_path):
     save_image(tmp_path / "a.png", plain((1, 2, 3)))
     save_image(tmp_path / "b.png", plain((4, 5, 6)))
-    read = image_folder(tmp_path, 4, ("cat", "dog"))
+    read = image_folder(tmp_path, (4, 4, 3), ("cat", "dog"))
     np.testing.assert_array_equal(read.labels, [-1, -1])
     np.testing.assert_array_equal(read.images[:, 0, 0, 0], [1, 4])
 
@@ -167,14 +167,14 @@ def test_shorter_side_is_scaled_and_the_centre_cut_out(tmp_path):
     bands = np.repeat(np.array([10, 200, 90], np.uint8), 8)  # three squares in a row
     save_image(tmp_path / "wide.png", np.tile(bands[None, :, None], (8, 1, 3)))
     save_image(tmp_path / "high.png", np.tile(bands[:, None, None], (1, 8, 3)))
-    read = image_folder(tmp_path, 4, ())
+    read = image_folder(tmp_path, (4, 4, 3), ())
     assert read.images.shape == (2, 4, 4, 3)
     assert np.abs(read.images.astype(int) - 200).max() < 20  # scaling smooths the edges a little
 
 
 def test_grey_images_become_colour(tmp_path):
     save_image(tmp_path / "grey.png", np.full((4, 4), 77, np.uint8))
-    np.testing.assert_array_equal(image_folder(tmp_path, 4, ()).images, np.full((1, 4, 4, 3), 77))
+    np.testing.assert_array_equal(image_folder(tmp_path, (4, 4, 3), ()).images, np.full((1, 4, 4, 3), 77))
 
 
 def test_photographs_are_scaled_to_256_and_their_centre_seen(tmp_path):
@@ -183,7 +183,7 @@ def test_photographs_are_scaled_to_256_and_their_centre_seen(tmp_path):
     save_image(tmp_path / "a.png", np.stack([x * 255 / 600, y * 255 / 512, 0 * x], axis=2).astype(np.uint8))
     exact = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     save_image(tmp_path / "b.png", exact)
-    scaled, same = image_folder(tmp_path, 224, ()).images
+    scaled, same = image_folder(tmp_path, (224, 224, 3), ()).images
     np.testing.assert_array_equal(same, exact)
     kept = (np.arange(224) + 0.5 + (256 - 224) / 2) * 2  # pixels of the original, downwards
     assert np.abs(scaled[:, 100, 1] - kept * 255 / 512).max() < 2
@@ -195,33 +195,33 @@ def test_folder_in_the_manner_of_imagenet_has_two_splits(tmp_path):
     for split, wnid in product(("train", "val"), shades):
         for k in range(10):
             save_image(tmp_path / split / wnid / f"{k}.png", plain((shades[wnid], split == "val", k)))
-    found = imagenet_folder(tmp_path, "train", 4)
+    found = imagenet_folder(tmp_path, "train", (4, 4, 3))
     assert found.classes == ("n00000001", "tench", "parachute")
     classes = ("parachute", "tench", "n00000001")
     for split in ("train", "test"):
-        read = load_images(str(tmp_path), 4, classes, split)
+        read = load_images(str(tmp_path), (4, 4, 3), classes, split)
         np.testing.assert_array_equal(read.images[:, 0, 0, 0], read.labels)
         np.testing.assert_array_equal(read.images[:, 0, 0, 1], split == "test")
         assert sorted(read.labels) == sorted(found.labels) == sorted([0, 1, 2] * 10)
         assert set(read.first(10).labels) == {0, 1, 2}  # in an order of their own, the same every time
-        assert read.digest == load_images(str(tmp_path), 4, classes, split).digest
+        assert read.digest == load_images(str(tmp_path), (4, 4, 3), classes, split).digest
         assert read.source == f"{tmp_path.name} {'val' if split == 'test' else 'train'}"
     with pytest.raises(UserError, match=r"'n00000001' is none of the network's classes \(cat\)"):
-        load_images(str(tmp_path), 4, ("cat",), "test")
+        load_images(str(tmp_path), (4, 4, 3), ("cat",), "test")
 
 
 def test_folder_of_an_unknown_class_is_refused(tmp_path):
     save_image(tmp_path / "wolf" / "a.png", plain((1, 2, 3)))
     with pytest.raises(UserError, match=r"a.png: 'wolf' is none of the network's classes \(cat, dog\)"):
-        image_folder(tmp_path, 4, ("cat", "dog"))
+        image_folder(tmp_path, (4, 4, 3), ("cat", "dog"))
 
 
 def test_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=r"holds no images \(.bmp, .jpeg, .jpg, .png, .ppm, .webp\)"):
-        image_folder(tmp_path, 4, ())
+        image_folder(tmp_path, (4, 4, 3), ())
     with pytest.raises(UserError, match="there is no folder"):
-        image_folder(tmp_path / "absent", 4, ())
+        image_folder(tmp_path / "absent", (4, 4, 3), ())
 
 
 def test_broken_image_is_named(tmp_path):
@@ -230,26 +230,26 @@ def test_broken_image_is_named(tmp_path):
     for content in (b"", b"a text", whole[:20], whole[: len(whole) // 2]):
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(UserError, match=r"a.png is no image, or broken"):
-            image_folder(tmp_path, 4, ())
+            image_folder(tmp_path, (4, 4, 3), ())
 
 
 def test_source_is_a_name_or_a_folder(folder, monkeypatch):
     records(0)[2].tofile(folder / "test_batch.bin")
     save_image(folder.parent / "images" / "a.png", plain((1, 2, 3)))
     for place in (folder, folder.parent):
-        assert load_images(str(place), 32, CIFAR10_CLASSES).source == "CIFAR-10 test"
-    assert load_images(str(folder.parent / "images"), 4, ("cat",)).images.shape == (1, 4, 4, 3)
-    assert load_images("cifar10-samples", 32, CIFAR10_CLASSES).source == samples().source
+        assert load_images(str(place), (32, 32, 3), CIFAR10_CLASSES).source == "CIFAR-10 test"
+    assert load_images(str(folder.parent / "images"), (4, 4, 3), ("cat",)).images.shape == (1, 4, 4, 3)
+    assert load_images("cifar10-samples", (32, 32, 3), CIFAR10_CLASSES).source == samples().source
     monkeypatch.setattr(data, "cifar10", lambda split: replace(samples(), source=f"CIFAR-10 {split} of the cache"))
-    assert load_images("cifar10", 32, CIFAR10_CLASSES, "train").source == "CIFAR-10 train of the cache"
+    assert load_images("cifar10", (32, 32, 3), CIFAR10_CLASSES, "train").source == "CIFAR-10 train of the cache"
 
 
 def test_labels_are_those_of_the_networks_classes():
     known = samples()
-    assert load_images("cifar10-samples", 32, CIFAR10_CLASSES).labels.tolist() == known.labels.tolist()
-    turned = load_images("cifar10-samples", 32, CIFAR10_CLASSES[::-1])
+    assert load_images("cifar10-samples", (32, 32, 3), CIFAR10_CLASSES).labels.tolist() == known.labels.tolist()
+    turned = load_images("cifar10-samples", (32, 32, 3), CIFAR10_CLASSES[::-1])
     assert [turned.classes[label] for label in turned.labels] == [known.classes[label] for label in known.labels]
-    few = load_images("cifar10-samples", 32, ("ship", "zebra"))
+    few = load_images("cifar10-samples", (32, 32, 3), ("ship", "zebra"))
     assert few.labels[:4].tolist() == [-1, 0, 0, -1]  # cat, ship, ship, airplane
     assert few.classes == ("ship", "zebra")
     assert few.labelled(("zebra", "ship")).labels[:4].tolist() == [-1, 1, 1, -1]  # unknown ones stay unknown

@@ -34,6 +34,11 @@ def command(tmp_path, body: str, **options) -> subprocess.CompletedProcess[str]:
     [
         ("raise UserError('7 images were asked for')", 2, "7 images were asked for"),
         ("raise KeyboardInterrupt", 130, "interrupted; what was finished is kept"),
+        (
+            "import os; os.kill(os.getpid(), 15); __import__('time').sleep(9)",
+            143,
+            "interrupted; what was finished is kept",
+        ),
         ("raise MemoryError", 2, MEMORY),
         ("import torch; torch.empty(1 << 60)", 2, MEMORY),
         ("raise OSError(errno.ENOSPC, '', 'out/log.csv')", 2, "no space left on device (out/log.csv)"),

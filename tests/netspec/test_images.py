@@ -10,7 +10,7 @@ import pytest
 from commands import save_image
 from PIL import Image
 
-from netspec.data import IMAGE_SUFFIXES, ImageSet, image_folder, load_images, read_image, samples
+from netspec.data import IMAGE_SUFFIXES, ImageSet, cifar10, image_folder, load_images, read_image, samples
 from netspec.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -34,7 +34,7 @@ def test_every_format_is_found_and_read(suffix, tmp_path):
     picture = gradient(32, 32)
     lossless = {"lossless": True} if suffix == ".webp" else {}
     Image.fromarray(picture).save(tmp_path / f"a{suffix}", **lossless)
-    (read,) = image_folder(tmp_path, 32, ()).images
+    (read,) = image_folder(tmp_path, (32, 32, 3), ()).images
     tolerance = 12 if suffix in (".jpg", ".jpeg") else 0
     assert np.abs(read.astype(int) - picture).max() <= tolerance
 
@@ -44,19 +44,19 @@ def test_image_is_read_pixel_for_pixel_unless_a_size_is_asked_for(tmp_path):
     read = read_image(tmp_path / "a.png")
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, noise(30, 50))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 30).shape, (30, 30, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", (30, 30, 3)).shape, (30, 30, 3))
 
 
 def test_image_of_the_right_size_is_not_touched(tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 40), noise())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", (40, 40, 3)), noise())
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 200), (200, 60), (31, 33), (500, 20), (7, 9)])
 def test_centre_is_cut_out_and_its_proportions_kept(height, width, tmp_path):
     Image.fromarray(gradient(height, width)).save(tmp_path / "a.png")
     size, side = 16, min(height, width)
-    read = read_image(tmp_path / "a.png", size)[..., :2].astype(float) / 255
+    read = read_image(tmp_path / "a.png", (size, size, 3))[..., :2].astype(float) / 255
     inside = (np.arange(size) + 0.5) / size * side - 0.5  # where the pixels lie in the square that is cut out
     for axis, (length, colour) in enumerate([(height, 1), (width, 0)]):
         expected = ((length - side) / 2 + inside) / (length - 1)
@@ -66,7 +66,7 @@ def test_centre_is_cut_out_and_its_proportions_kept(height, width, tmp_path):
 
 def test_single_pixel_fills_the_image(tmp_path):
     Image.fromarray(np.full((1, 1, 3), (9, 90, 200), np.uint8)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 8), np.full((8, 8, 3), (9, 90, 200)))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", (8, 8, 3)), np.full((8, 8, 3), (9, 90, 200)))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA"])
@@ -101,7 +101,7 @@ def test_every_cut_file_is_refused_or_read_never_worse(suffix, tmp_path):
     for length in cuts:
         path.write_bytes(whole[:length])
         try:
-            assert read_image(path, 8).shape == (8, 8, 3)
+            assert read_image(path, (8, 8, 3)).shape == (8, 8, 3)
         except UserError as error:
             assert str(error).startswith(f"{path} is no image, or broken (")
             refused += 1
@@ -121,7 +121,7 @@ def test_every_spoilt_file_is_refused_or_read_never_worse(suffix, tmp_path):
                 content[place] = draw.integers(256)
             path.write_bytes(content)
             try:
-                assert read_image(path, 8).shape == (8, 8, 3)
+                assert read_image(path, (8, 8, 3)).shape == (8, 8, 3)
             except UserError:
                 refused += 1
     assert refused > 0
@@ -144,20 +144,20 @@ def test_image_of_absurd_size_is_refused(tmp_path):
     content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "bomb.png").write_bytes(content)
     with pytest.raises(UserError, match=r"bomb.png is no image, or broken"):
-        read_image(tmp_path / "bomb.png", 32)
+        read_image(tmp_path / "bomb.png", (32, 32, 3))
 
 
 def test_file_of_another_kind_is_refused_whatever_it_is_called(tmp_path):
     for name, content in {"a.png": b"%PDF-1.7", "b.jpg": b"<html></html>", "c.webp": bytes(1000)}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name} is no image, or broken"):
-            read_image(tmp_path / name, 32)
+            read_image(tmp_path / name, (32, 32, 3))
 
 
 def test_kind_is_told_by_the_content(tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
-    np.testing.assert_array_equal(image_folder(tmp_path, 40, ()).images[0], noise())
+    np.testing.assert_array_equal(image_folder(tmp_path, (40, 40, 3), ()).images[0], noise())
 
 
 def test_missing_file_and_folder_of_that_name_are_refused(tmp_path):
@@ -173,7 +173,7 @@ def test_missing_file_and_folder_of_that_name_are_refused(tmp_path):
 def test_order_of_images_is_that_of_their_names(tmp_path):
     for name in ("dog/b", "dog/a", "cat/d", "cat/c"):
         save_image(tmp_path / f"{name}.png", np.full((4, 4, 3), ord(name[-1]), np.uint8))
-    read = image_folder(tmp_path, 4, CLASSES)
+    read = image_folder(tmp_path, (4, 4, 3), CLASSES)
     assert [chr(image[0, 0, 0]) for image in read.images] == ["c", "d", "a", "b"]
     assert list(read.labels) == [0, 0, 1, 1]
     assert (read.images.dtype, read.labels.dtype.kind) == (np.uint8, "i")
@@ -182,7 +182,7 @@ def test_order_of_images_is_that_of_their_names(tmp_path):
 def test_class_of_a_folder_is_its_place_among_the_networks_classes(tmp_path):
     for name in ("dog", "cat"):
         save_image(tmp_path / name / "a.png", noise())
-    assert list(image_folder(tmp_path, 8, ("dog", "fox", "cat")).labels) == [2, 0]
+    assert list(image_folder(tmp_path, (8, 8, 3), ("dog", "fox", "cat")).labels) == [2, 0]
 
 
 def test_empty_class_folders_and_other_files_do_not_matter(tmp_path):
@@ -191,26 +191,26 @@ def test_empty_class_folders_and_other_files_do_not_matter(tmp_path):
     (tmp_path / "unicorn" / "notes.txt").touch()
     (tmp_path / "README.md").touch()
     save_image(tmp_path / "dog" / "a.JPEG", noise())
-    assert list(image_folder(tmp_path, 8, CLASSES).labels) == [1]
+    assert list(image_folder(tmp_path, (8, 8, 3), CLASSES).labels) == [1]
 
 
 def test_linked_images_are_read(tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(noise()).save(tmp_path / "a.png")
     os.symlink(tmp_path / "a.png", tmp_path / "images" / "b.png")
-    np.testing.assert_array_equal(image_folder(tmp_path / "images", 40, ()).images[0], noise())
+    np.testing.assert_array_equal(image_folder(tmp_path / "images", (40, 40, 3), ()).images[0], noise())
 
 
 def test_file_in_the_place_of_a_folder_is_refused(tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"there is no folder .*a\.png"):
-        load_images(str(tmp_path / "a.png"), 32, CLASSES)
+        load_images(str(tmp_path / "a.png"), (32, 32, 3), CLASSES)
 
 
 def test_network_of_another_size_gets_images_of_its_size(tmp_path):
     Image.fromarray(noise(50, 70)).save(tmp_path / "a.png")
     for size in (1, 32, 224):
-        assert load_images(str(tmp_path), size, ()).images.shape == (1, size, size, 3)
+        assert load_images(str(tmp_path), (size, size, 3), ()).images.shape == (1, size, size, 3)
 
 
 # Sets of images
@@ -236,3 +236,58 @@ def test_random_images_are_those_of_the_seed_each_once_in_their_order():
     np.testing.assert_array_equal(drawn.labels, images.labels[places])
     with pytest.raises(UserError, match=r"21 images were asked for, but .* has 20"):
         images.random(21, 0)
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path, capsys):
+    names = ("cat/a.png", "cat/.hidden.png", ".cache/b.png", "cat/more/c.png", "stray.png", "other.png")
+    for name in names:
+        save_image(tmp_path / name, noise())
+    for name in ("cat/notes.txt", "LICENSE", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert len(image_folder(tmp_path, (8, 8, 3), CLASSES)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{tmp_path}: left out ") and said.count("\n") == 1
+    parts = (
+        "1 of type .txt",
+        "1 of type without a suffix",
+        "2 beside the folders of",
+        "1 deeper than folders of classes",
+    )
+    assert all(part in said for part in parts)
+    (tmp_path / "plain").mkdir()
+    save_image(tmp_path / "plain" / "a.png", noise())
+    image_folder(tmp_path / "plain", (8, 8, 3), CLASSES)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "test"])
+def test_images_to_test_on_have_one_of_the_usual_names(name, tmp_path):
+    for split in ("train", name):
+        save_image(tmp_path / split / "cat" / "a.png", noise(seed=len(split)))
+    read = load_images(str(tmp_path), (40, 40, 3), CLASSES, "test")
+    np.testing.assert_array_equal(read.images[0], noise(seed=len(name)))
+    assert read.source == f"{tmp_path.name} {name}"
+
+
+def test_grey_and_oblong_networks_get_images_of_their_shape(tmp_path):
+    picture = gradient(40, 80)
+    save_image(tmp_path / "a.png", picture)
+    (grey,) = image_folder(tmp_path, (40, 80, 1), ()).images
+    np.testing.assert_array_equal(grey[..., 0], np.asarray(Image.fromarray(picture).convert("L")))
+    (oblong,) = image_folder(tmp_path, (10, 20, 3), ()).images
+    assert np.abs(oblong.astype(int) - gradient(10, 20)).max() < 16
+    (centre,) = image_folder(tmp_path, (20, 20, 3), ()).images
+    assert 56 < centre[10, 0, 0] < 72  # a quarter of the width
+    with pytest.raises(UserError, match="image files have three channels, or one if grey; the network sees 2"):
+        image_folder(tmp_path, (40, 80, 2), ())
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py/data_batch_1", "data_batch_1", "test_batch"])
+def test_cifar10_as_pickles_is_refused_with_the_way_out(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    for read in (lambda: load_images(str(tmp_path), (32, 32, 3), CLASSES), lambda: cifar10("train", tmp_path)):
+        with pytest.raises(
+            UserError, match="as Python pickles, which can run any code and are never read; get its bin"
+        ):
+            read()

@@ -54,3 +54,10 @@ def test_cores_are_those_that_this_process_may_use():
     core = str(min(os.sched_getaffinity(0)))
     ended = subprocess.run(["taskset", "-c", core, sys.executable, "-c", code], capture_output=True, check=True)
     assert ended.stdout == b"1\n"
+
+
+@pytest.mark.parametrize(("options", "name"), [({"data": "x"}, "data"), ({"thresholds": ["x"]}, "thresholds")])
+def test_empty_values_are_refused(options, name, capsys):
+    with pytest.raises(SystemExit):
+        parse(f"--{name}", "", **options)
+    assert f"error: --{name} is empty" in capsys.readouterr().err

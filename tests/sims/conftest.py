@@ -27,10 +27,3 @@ def whole(run_evaluate: Callable[..., Ended], tmp_path_factory: pytest.TempPathF
     """The folder of an evaluation of all images, one shard a seed; and what was said."""
     out = tmp_path_factory.mktemp("whole") / "new" / "folder"
     return out, run_evaluate(out, "--seeds", 2, "--shard", 20)
-
-
-@pytest.fixture
-def own_cache(monkeypatch, tmp_path) -> Path:
-    """A cache of this test's own."""
-    monkeypatch.setenv("GOING_DEEPER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"

@@ -10,9 +10,9 @@ import pytest
 from commands import files, run, tiny_checkpoint, tiny_spec
 from networks import case, net
 
+from netspec.architectures.vgg import vgg16
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection
-from netspec.vgg import vgg16
 from sims import benchmark
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator

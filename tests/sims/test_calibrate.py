@@ -134,7 +134,7 @@ def test_images_are_those_of_training(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate, "load_images", load_images)
     arguments = ("--method", "ann-norm", "--images", 3, "--out", tmp_path / "thresholds.json")
     assert run_calibrate(tiny, *arguments).status == 0
-    assert asked == [("cifar10", 32, load_checkpoint(tiny).classes, "train")]
+    assert asked == [("cifar10", (32, 32, 3), load_checkpoint(tiny).classes, "train")]
 
 
 def test_residual_units_keep_a_threshold_of_one(tmp_path):

@@ -18,6 +18,7 @@ from netspec.ann import ann_predictions
 from netspec.checkpoint import load_checkpoint
 from netspec.data import samples
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
+from sims.brian.runtime import open_simulator
 from sims.evaluation import cluster
 from sims.evaluation.tables import KEYS
 from sims.simulation.reference import ReferenceSimulator
@@ -90,6 +91,7 @@ def test_operations_are_those_of_the_recordings(whole, tiny):
 def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
     balanced = json.loads(find_thresholds(tiny, "spike-norm").read_text())
     balanced["values"]["conv3_3"] /= 2
+    del balanced["digest"]  # changed on purpose
     (tmp_path / "other.json").write_text(json.dumps(balanced))
     out = tmp_path / "out"
     arguments = ["--images", 6, "--resets", "zero", "subtract", "zero", "--shard", 4]
@@ -297,23 +299,34 @@ def assert_gone(group: int, seconds: float = 20) -> None:
         time.sleep(0.1)
 
 
-def test_killed_evaluation_goes_on_and_gives_the_same_tables(tiny, run_evaluate, tmp_path):
+MOMENTS = {  # of being killed, by what is there then
+    "compiling": lambda out, cache: list(cache.glob("binaries/.*/entry/**/*.o")),
+    "simulating": lambda out, cache: list(cache.glob("runs/*/input.txt")),
+    "going on": lambda out, cache: len(shard_files(out)) >= 3,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_evaluation_goes_on_and_gives_the_same_tables(moment, tiny, run_evaluate, tmp_path, own_cache):
     """kill -9 of everything in the middle, then the same command again."""
     steps, out = 2500, tmp_path / "out"
+    if moment != "compiling":
+        open_simulator(load_checkpoint(tiny).spec, load_checkpoint(tiny).weights, quiet=True)
     with started("evaluate.py", *command(tiny, out, steps)) as process:
-        wait_for(lambda: len(shard_files(out)) >= 3, process)
+        wait_for(lambda: MOMENTS[moment](out, own_cache), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in shard_files(out)}
-    assert 3 <= len(kept) < 20
+    assert (3 if moment == "going on" else 0) <= len(kept) < 20
     assert not (out / ERRORS).exists()
     with started("evaluate.py", *command(tiny, out, steps)) as process:
         process.communicate(timeout=300)
     assert process.returncode == 0
     assert len(shard_files(out)) == 20
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
-    assert [file for file in files(out) if file.endswith(".part")] == []
+    left = [*out.rglob("*.part"), *own_cache.glob("binaries/.*"), *own_cache.glob("runs/*")]
+    assert left == []
     assert run_evaluate(tmp_path / "calm", "--steps", steps, "--shard", 20).status == 0
     assert tables(out) == tables(tmp_path / "calm")
 

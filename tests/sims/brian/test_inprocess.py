@@ -8,9 +8,9 @@ import pytest
 from brian2 import Hz, Network, NeuronGroup, PoissonGroup, SpikeMonitor, StateMonitor, Synapses
 from networks import assert_same, case, exact_weights, residual, sprout
 
+from netspec.architectures.vgg import vgg16
 from netspec.errors import UserError
 from netspec.spec import NetSpec
-from netspec.vgg import vgg16
 from sims.brian.inprocess import InProcessSimulator
 from sims.brian.network import DT, SpikingNetwork
 from sims.brian.synapses import SharedProjection

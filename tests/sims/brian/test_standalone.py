@@ -37,6 +37,7 @@ def replaced(simulator, tmp_path):
         ("kill -9 $$", "SIGKILL (Killed, perhaps for want of memory)"),
         ("kill -ILL $$", "SIGILL (Illegal instruction: this processor lacks one of the binary's)"),
         ("kill -XFSZ $$", "SIGXFSZ (File size limit exceeded)"),
+        ("kill -42 $$", "signal 42"),
         ("echo 20; exit 1", "status 1"),
     ],
 )

@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pandas as pd
+from dask.distributed import Client, LocalCluster
+from evaluations import IN_PROCESS
 
 from netspec.checkpoint import load_checkpoint
 from netspec.data import samples
 from netspec.thresholds import find_thresholds, load_thresholds
-from sims.evaluation.shards import Case, Setting, Shard, run_shard, shards
+from sims.evaluation import shards as module
+from sims.evaluation.shards import Case, Setting, Shard, memory, run_shard, shards, table_of
 
 SETTING = Setting("net", "digest", "data", "spike-norm", False, 100.0, "12345678", "zero")
 
@@ -47,3 +50,32 @@ def test_shard_is_the_same_wherever_it_is_cut(tiny):
     table = run_shard(checkpoint, thresholds, Shard(case, 0, 5), images[:5])
     pd.testing.assert_frame_equal(pd.concat(cut, ignore_index=True), table)
     assert list(table)[:4] == ["image", "snn_10", "snn_20", "snn_25"]
+
+
+def test_shard_that_does_not_fit_is_simulated_in_parts(tiny, monkeypatch):
+    """A worker's memory is what counts; the rows are the same."""
+    checkpoint, images = load_checkpoint(tiny), samples().images[:5]
+    thresholds = dict(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint).values)
+    shard, runs = Shard(Case(SETTING, 3, 25), 7, 12), []
+    whole = run_shard(checkpoint, thresholds, shard, images)
+    monkeypatch.setattr(module, "table_of", lambda *given: runs.append(given[2].tolist()) or table_of(*given))
+    for limit, parts in (
+        (1, [[7], [8], [9], [10], [11]]),
+        (15_000, [[7, 8], [9, 10], [11]]),
+        (1e9, [[7, 8, 9, 10, 11]]),
+    ):
+        monkeypatch.setattr(module, "memory", lambda limit=limit: limit)
+        pd.testing.assert_frame_equal(run_shard(checkpoint, thresholds, shard, images), whole)
+        assert runs == parts
+        runs.clear()
+
+
+def test_memory_is_a_quarter_of_the_machines_or_workers():
+    from distributed.system import MEMORY_LIMIT
+
+    assert memory() == MEMORY_LIMIT / 4
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="1GB", **IN_PROCESS) as cluster,
+        Client(cluster) as client,
+    ):
+        assert client.submit(memory, pure=False).result() == 0.25e9

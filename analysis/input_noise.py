@@ -25,7 +25,7 @@ from netspec.options import add_options, make_parser
 STEPS = (100, 200, 500, 1000, 2500)
 
 
-def coding_error(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
+def input_noise(checkpoint: Checkpoint, images: ImageSet, steps: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
     """Error of the ANN on the mean of the input spikes of so many steps, drawn from the binomial distribution.
 
     Returns
@@ -64,9 +64,9 @@ def main() -> None:
         raise UserError("--steps must be at least 1, and --seed not negative")
     checkpoint = load_checkpoint(options.checkpoint)
     out = writable_file(options.out or Path("output") / f"{find_checkpoint(options.checkpoint).stem}-coding.csv")
-    everything = load_images(options.data, checkpoint.spec.input.shape[0], checkpoint.classes)
+    everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
-    table = coding_error(checkpoint, images, options.steps, range(options.seed, options.seed + options.seeds))
+    table = input_noise(checkpoint, images, options.steps, range(options.seed, options.seed + options.seeds))
     table.insert(0, "network", checkpoint.spec.name)
     table.insert(1, "checkpoint", checkpoint.digest[:8])
     table.insert(2, "data", everything.provenance)

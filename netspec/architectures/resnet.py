@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from netspec.architectures.vgg import scaled
 from netspec.spec import NetSpec, Population, Projection
-from netspec.vgg import scaled
 
 __all__ = ["CONSTRAINTS", "DesignConstraints", "resnet20", "resnet34"]
 

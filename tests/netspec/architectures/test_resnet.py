@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from networks import assert_same, exact_weights, images
 
+from netspec.architectures.resnet import CONSTRAINTS, resnet20, resnet34
 from netspec.checkpoint import load_checkpoint
-from netspec.resnet import CONSTRAINTS, resnet20, resnet34
 from netspec.thresholds import find_thresholds
 from sims.brian.inprocess import InProcessSimulator
 from sims.simulation.reference import ReferenceSimulator

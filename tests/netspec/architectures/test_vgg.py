@@ -2,7 +2,7 @@
 
 import pytest
 
-from netspec.vgg import vgg16
+from netspec.architectures.vgg import vgg16
 
 # Configuration D of Simonyan and Zisserman (2014); "P" is a pooling layer.
 LAYERS = [64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512, "P"]

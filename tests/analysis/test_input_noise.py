@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from commands import run
 
-from analysis import coding_error
+from analysis import input_noise
 from netspec.checkpoint import load_checkpoint
 
-CODING = partial(run, "coding_error.py", coding_error.main)
+CODING = partial(run, "input_noise.py", input_noise.main)
 
 
 def test_error_by_input_spikes_vanishes_with_their_number(tiny_file, tmp_path):
@@ -45,6 +45,6 @@ def test_error_by_input_spikes_vanishes_with_their_number(tiny_file, tmp_path):
         (("--out", "."), "error: . is a folder; give the name of a file"),
     ],
 )
-def test_coding_error_refuses_what_makes_no_sense(tiny_file, arguments, message):
+def test_input_noise_refuses_what_makes_no_sense(tiny_file, arguments, message):
     ended = CODING("--checkpoint", tiny_file, "--data", "cifar10-samples", *arguments)
-    ended.assert_refused("coding_error.py", message)
+    ended.assert_refused("input_noise.py", message)
