@@ -24,12 +24,15 @@ from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES
 from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
+from sims.simulation.models import NeuronModel
 
 __all__ = ["Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
 
 HERE = Path(__file__).parent
 SIMS = HERE.parent
-SIMULATION = [SIMS / "simulation" / name for name in ("geometry.py", "wiring.py")]  # what a network is generated from
+SIMULATION = [
+    SIMS / "simulation" / name for name in ("geometry.py", "models.py", "wiring.py")
+]  # what a network is generated from
 OWN_HEADERS = ("run_input.h", "inner_loops.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
 PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
@@ -51,11 +54,13 @@ class Blueprint:
     reset: str
     half: bool
     profile: bool
+    models: Mapping[str, NeuronModel]
 
     @property
     def key(self) -> str:
         """Two networks share a binary if their keys are equal."""
-        options = [self.synapses, self.reset, self.half, self.profile, toolchain(), sources()]
+        models = {name: model.describe() for name, model in self.models.items()}
+        options = [self.synapses, self.reset, self.half, self.profile, models, toolchain(), sources()]
         return digest(self.spec, self.weights or {}, options)[:32]
 
 
@@ -118,7 +123,8 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
         device.insert_code("before_network_run", BEGIN)
         device.insert_code("after_network_run", END)
         device.insert_code("after_end", "run_input::tell_peak_memory();")
-        options = (blueprint.synapses, blueprint.reset, blueprint.half)
+        device.takes_run_input = True
+        options = (blueprint.synapses, blueprint.reset, blueprint.models, blueprint.half)
         snn = SpikingNetwork(blueprint.spec, blueprint.weights, *options)
         snn.network.run(DT, namespace={}, profile=blueprint.profile)
         read_duration_at_run_time(device, snn.network.name)

@@ -70,6 +70,8 @@ class TemplateRunner(CodeRunner):
         Variables of other groups, by the name under which the template knows them.
     settings : mapping
         What else the template is told.
+    code : mapping of str to str
+        Brian2 text, by the names of the places in the template where its code goes.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TemplateRunner(CodeRunner):
         references: Mapping[str, tuple[Group, str]] | None = None,
         settings: Mapping[str, Any] | None = None,
         order: int = 0,
+        code: Mapping[str, str] | None = None,
         codeobj_class: type | None = None,
     ) -> None:
         references = references or {}
@@ -89,6 +92,7 @@ class TemplateRunner(CodeRunner):
             self,
             group,
             template,
+            code=dict(code) if code else "",
             when=when,
             order=order,
             name=name,
@@ -97,6 +101,7 @@ class TemplateRunner(CodeRunner):
             needed_variables=[*variables, *references],
             codeobj_class=codeobj_class or code_object_class(),
         )
-        self.variables = Variables(self)
+        if not code:
+            self.variables = Variables(self)
         for local, (owner, variable) in references.items():
             self.variables.add_reference(local, owner, variable)

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 from brian2 import Group, NetworkOperation
+from brian2.core.variables import ArrayVariable
 
+from netspec.errors import UserError
 from sims.brian.codeobjects import TemplateRunner, is_standalone
+from sims.simulation.models import OWN_VARIABLES, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys
@@ -28,6 +31,8 @@ class Frame:
     wiring : Wiring
     groups : mapping of str to Group
         All groups of the network, by name.
+    models : mapping of str to NeuronModel
+        Of the spiking populations.
 
     Attributes
     ----------
@@ -35,8 +40,9 @@ class Frame:
         To be added to the network.
     """
 
-    def __init__(self, wiring: Wiring, groups: Mapping[str, Group]) -> None:
+    def __init__(self, wiring: Wiring, groups: Mapping[str, Group], models: Mapping[str, NeuronModel]) -> None:
         self.spec, self.groups = wiring.spec, groups
+        self.states = {name: states(groups[name], model) for name, model in models.items()}
         self.counted = counted_groups(self.spec)
         self._given: RunInput | None = None
         if is_standalone():
@@ -49,33 +55,54 @@ class Frame:
 
     def _compiled(self, when: str, order: int) -> TemplateRunner:
         potentials = {population.name: population.size for population in self.spec.populations[1:]}
-        used = {"rates": INPUT_GROUPS, "v": potentials, "_spikespace": self.counted, "spike_count": self.counted}
+        used: dict[str, Any] = {
+            "rates": INPUT_GROUPS,
+            "v": potentials,
+            "_spikespace": self.counted,
+            "spike_count": self.counted,
+        }
+        used |= {"I": self.states, "driven": self.states}
+        references = {f"{kind}_{name}": (self.groups[name], kind) for kind, names in used.items() for name in names}
+        marked = [name for name in self.states if "reached" in self.groups[name].variables]
+        references |= {f"reached_{name}": (self.groups[name], "reached") for name in marked}
+        states = [(name, variable, value) for name, own in self.states.items() for variable, value in own.items()]
+        references |= {f"{variable}_{name}": (self.groups[name], variable) for name, variable, _ in states}
         return TemplateRunner(
             self.groups[next(iter(INPUT_GROUPS))],  # whose clock it follows
             f"presentation_{when}",
             when,
             f"presentation_{when}",
             variables=("dt", "t_in_timesteps"),
-            references={f"{kind}_{name}": (self.groups[name], kind) for kind, names in used.items() for name in names},
+            references=references,
             settings={
                 "signs": INPUT_GROUPS,
                 "n_input": self.spec.input.size,
                 "n_output": self.spec.output.size,
                 "output": self.spec.output.name,
                 "potentials": list(potentials.items()),
+                "spiking": [(name, potentials[name]) for name in self.states],
+                "states": [(f"{variable}_{name}", potentials[name], value) for name, variable, value in states],
+                "marked": [(name, self.groups[name].variables["reached"].size) for name in marked],
                 "counted": list(self.counted.items()),
             },
             order=order,
         )
 
-    def open(self, given: RunInput, progress: Progress | None = None) -> None:
-        """Begin with the first image of a checked RunInput at the next step (not in C++ standalone)."""
-        self._given, self._progress, self._step = given, progress, 0
+    def open(self, given: RunInput, constant: Mapping[str, np.ndarray], progress: Progress | None = None) -> None:
+        """Begin with the first image of a checked RunInput at the next step (not in C++ standalone).
+
+        ``constant`` is the input that neurons get in every step, as of :func:`constant_input`.
+        """
+        self._given, self._constant, self._progress, self._step = given, constant, progress, 0
         self._keys = presentation_keys(given.seed, given.numbers)
         presentations, output = len(given.x), self.spec.output
         self._counts = np.zeros((presentations, sum(self.counted.values())), dtype=np.uint16)
         self._output_v = np.zeros((presentations, given.steps, output.size), dtype=np.float32)
         self._fired: dict[str, list[np.ndarray]] = {name: [] for name in (output.name, *given.rasters)}
+
+    def leave(self) -> None:
+        """Give up a run; the network may run by itself again."""
+        self._given = None
 
     def close(self) -> Recording:
         """End the run; what was recorded."""
@@ -96,18 +123,28 @@ class Frame:
         return self.groups[group].variables[variable].get_value()
 
     def _start(self) -> None:
-        if self._given is None:
+        given = self._given
+        if given is None:  # the network runs by itself: other random numbers in each step
+            for name in INPUT_GROUPS:
+                self._variable(name, "step")[:] += 1
             return
-        presentation, step = divmod(self._step, self._given.steps)
-        for name, sign in INPUT_GROUPS.items():
+        presentation, step = divmod(self._step, given.steps)
+        for name in INPUT_GROUPS:
             self._variable(name, "step")[:] = step
-            if step == 0:
+            if step == 0 or given.coding == "events":
                 self._variable(name, "key")[:] = self._keys[presentation].view(np.int64)
-                probability = np.maximum(sign * self._given.x[presentation].ravel(), 0)
+                probability = given.probability(name, presentation, step)
                 self._variable(name, "rates")[:] = probability / np.float64(self.groups[name].clock.dt)  # in 64 bits
         if step == 0:
             for population in self.spec.populations[1:]:
-                self._variable(population.name, "v")[:] = 0
+                self._variable(population.name, "v")[:] = given.initial.get(population.name, 0)
+            for name, own in self.states.items():
+                for variable, value in own.items():
+                    self._variable(name, variable)[:] = value
+                current = self._constant.get(name)
+                self._variable(name, "driven")[:] = current is not None
+                if current is not None:
+                    self._variable(name, "I")[:] = current[presentation % len(current)]
             for name in self.counted:  # a run may have been interrupted
                 self._variable(name, "spike_count")[:] = 0
 
@@ -126,3 +163,15 @@ class Frame:
             self._counts[presentation] = np.concatenate([self._variable(name, "spike_count") for name in self.counted])
         if self._progress:
             self._progress(1)
+
+
+def states(group: Group, model: NeuronModel) -> dict[str, float]:
+    """The variables of a model's own that change, and where each begins a presentation; ``v`` begins as a run says."""
+    found = {}
+    for name, variable in group.variables.items():
+        changes = isinstance(variable, ArrayVariable) and variable.owner is group and not variable.constant
+        if changes and variable.size == len(group) and not name.startswith("_") and name not in (*OWN_VARIABLES, "v"):
+            found[name] = float(model.initial.get(name, 0))
+    if unknown := set(model.initial) - set(found):
+        raise UserError(f"neuron model {model.name}: {', '.join(sorted(unknown))} is no variable of it that changes")
+    return found

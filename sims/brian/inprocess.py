@@ -11,6 +11,8 @@ from brian2 import prefs
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.brian.network import DT, SpikingNetwork
+from sims.simulation.arriving import constant_input
+from sims.simulation.models import IF, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 
@@ -22,7 +24,7 @@ class InProcessSimulator:
 
     Parameters
     ----------
-    spec, weights, synapses, reset
+    spec, weights, synapses, reset, model
         As for :class:`~sims.brian.network.SpikingNetwork`.
     target : {'cython', 'numpy'}
     """
@@ -34,24 +36,31 @@ class InProcessSimulator:
         synapses: str = "shared",
         reset: str = "zero",
         target: str = "cython",
+        model: NeuronModel | Mapping[str, NeuronModel] = IF,
     ) -> None:
         compilers = shlex.split(os.environ.get("CC", ""))[:1] or ["gcc", "cc", "cl"]
         if target == "cython" and not any(map(shutil.which, compilers)):
             missing = f"no C++ compiler found, which Cython needs ({compilers[0]} is missing)"
             raise UserError(f"{missing}; install g++, or choose the runtime numpy")
         prefs.codegen.target = target
-        self.spec = spec
-        self.snn = SpikingNetwork(spec, weights, synapses, reset)
+        self.spec, self.weights = spec, weights
+        self.snn = SpikingNetwork(spec, weights, synapses, reset, model)
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
-        """Present the images one after another and give back what was recorded."""
-        given = run_input.checked(self.spec, measurable=self.snn.synapses == "shared")
+        """Present the images one after another and give back what was recorded.
+
+        Names in the text of the user's own objects are looked up where this is called, as Brian2's ``run`` does.
+        """
+        given = run_input.checked(self.spec)
         for name, threshold in given.thresholds.items():
             group = self.snn[name]
-            group.v_th = threshold
-            if self.snn.synapses == "shared":
-                group.measured = int(name in given.measured)
-                group.peak = 0
-        self.snn.frame.open(given, progress)
-        self.snn.network.run(len(given.x) * given.steps * DT, namespace={})
+            group.v_th = threshold if np.ndim(threshold) == 0 else threshold.ravel()
+            group.measured = int(name in given.measured)
+            group.peak = 0
+        self.snn.frame.open(given, constant_input(self.spec, self.weights, given), progress)
+        try:
+            self.snn.network.run(len(given.x) * given.steps * DT, level=1)
+        except BaseException:
+            self.snn.frame.leave()
+            raise
         return self.snn.frame.close()

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 
 import numpy as np
-from brian2 import Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, ms
+from brian2 import Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, get_device, ms
 
+from netspec.errors import UserError
 from netspec.spec import NetSpec
+from netspec.thresholds import RESETS
 from sims.brian.codeobjects import is_standalone
 from sims.brian.frame import Frame
-from sims.brian.neurons import RESET_CODE, input_neurons, neurons
+from sims.brian.neurons import input_neurons, relays, spiking_neurons
 from sims.brian.packing import pack_kernel
 from sims.brian.synapses import SharedProjection, check_memory, explicit_synapses
 from sims.simulation.geometry import as_convolution
+from sims.simulation.models import IF, NeuronModel, models_of
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES, Wire, Wiring
 
 __all__ = ["DT", "SpikingNetwork"]
@@ -32,8 +35,12 @@ class SpikingNetwork:
         connection. Both give the same spikes.
     reset : {'zero', 'subtract'}
         What a spike leaves of the membrane potential: nothing (the paper), or what exceeds the threshold.
+    model : NeuronModel or mapping of str to NeuronModel
+        Of all spiking populations, or of some; the others are IF neurons.
     half : bool
         Shared synapses in C++ standalone are given their weights in half precision.
+    open : bool
+        In C++ standalone: every neuron is visited in every step, since objects of the user's own may move it.
 
     Attributes
     ----------
@@ -52,24 +59,33 @@ class SpikingNetwork:
         weights: Mapping[str, np.ndarray] | None = None,
         synapses: str = "shared",
         reset: str = "zero",
+        model: NeuronModel | Mapping[str, NeuronModel] = IF,
         half: bool = False,
+        open: bool = False,
     ) -> None:
-        if synapses not in SYNAPSES or reset not in RESET_CODE:
-            raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {tuple(RESET_CODE)}")
+        if synapses not in SYNAPSES or reset not in RESETS:
+            raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {RESETS}")
         if weights is None and not (synapses == "shared" and is_standalone()):
             raise ValueError("weights are needed, except for shared synapses in C++ standalone")
         if synapses == "explicit":
             check_memory(spec)
+        if is_standalone() and not getattr(get_device(), "takes_run_input", False):
+            raise UserError("in C++ standalone a SpikingNetwork is made by StandaloneSimulator(..., prepare=FUNCTION)")
         self.spec, self.synapses, self.reset, self.half = spec, synapses, reset, half
+        models = models_of(spec, model)
         defaultclock.dt = DT
         self.network = Network()
         self.wiring = Wiring(spec)
         self.network.schedule = self.wiring.time_step
         self.groups: dict[str, NeuronGroup | PoissonGroup] = {name: input_neurons(spec, name) for name in INPUT_GROUPS}
         for population in spec.populations[1:]:
-            self.groups[population.name] = neurons(population, synapses == "shared", reset)
+            if population.kind == "relay":
+                self.groups[population.name] = relays(population)
+            else:
+                own, marks = models[population.name], synapses == "shared" and not open
+                self.groups[population.name] = spiking_neurons(population, own, reset, marks)
         self.projections = {wire.name: self._project(wire, weights) for wire in self.wiring.wires}
-        self.frame = Frame(self.wiring, self.groups)
+        self.frame = Frame(self.wiring, self.groups, models)
         self.network.add(*self.groups.values(), *self.projections.values(), *self.frame.objects)
 
     def __getitem__(self, name: str) -> NeuronGroup | PoissonGroup:

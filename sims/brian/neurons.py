@@ -1,46 +1,60 @@
-"""The neurons of a network as Brian2 groups: integrate-and-fire, relays, Poisson input; thresholds of their own."""
+"""The neurons of a network as Brian2 groups: models from text, relays, Poisson input."""
+
+import re
 
 import numpy as np
 from brian2 import Hz, NeuronGroup, PoissonGroup
 
 from netspec.spec import NetSpec, Population
 from sims.brian.codeobjects import NumpyTemplates, TemplateRunner, is_standalone
+from sims.simulation.models import NeuronModel
 
-__all__ = ["RESET_CODE", "IFThresholder", "PoissonThresholder", "input_neurons", "neurons"]
+__all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "relays", "spiking_neurons"]
 
-RESET_CODE = {"zero": "v = 0", "subtract": "v -= v_th"}
-
-IF_EQUATIONS = """
-v : 1                          # membrane potential, without leak (equation 2 of the paper)
-v_th : 1 (shared, constant)    # firing threshold
+EQUATIONS = """
+v_th : 1 (constant)            # firing threshold
+I : 1 (constant)               # constant input of each step
 spike_count : integer          # in this presentation
-"""
-SHARED_EQUATIONS = """
+driven : integer (shared)      # whether any neuron has constant input
 measured : integer (shared)    # whether the synaptic input is measured instead of integrated
 peak : 1                       # largest synaptic input of one step while measured
+lowest : 1 (shared, constant)  # of all thresholds
+alike : integer (shared)       # whether they are all the same
 """
 RELAY_EQUATIONS = """
 v : 1                          # the synaptic input of this step
 """
-FLOATS = dict.fromkeys(("v", "v_th", "peak", "w"), np.float32)
-COUNTS = dict.fromkeys(("spike_count", "measured"), np.int32)
+TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "peak", "lowest"), np.float32)
+TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
 
 
-def neurons(population: Population, shared: bool, reset: str) -> NeuronGroup:
-    """A population; with shared synapses integrate-and-fire neurons have a thresholder of their own."""
-    name, options = population.name, {"name": population.name, "dtype": FLOATS | COUNTS}
-    if population.kind == "relay":
-        group = NeuronGroup(population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", **options)
-    else:
-        equations = IF_EQUATIONS + (SHARED_EQUATIONS if shared else "")
-        options["reset"] = RESET_CODE[reset] + "\nspike_count += 1"
-        group = NeuronGroup(population.size, equations, threshold="v >= v_th", **options)
-    if population.kind == "if" and shared:
-        IFThresholder(group, population.size // population.shape[-1], reset, when=f"fire_{name}")
-        return group
+def spiking_neurons(population: Population, model: NeuronModel, reset: str, marks: bool) -> NeuronGroup:
+    """A population of neurons of a model; ``marks`` tells whether its projections mark the pixels that they reach."""
+    name = population.name
+    constants = "".join(f"{parameter} : 1 (shared, constant)\n" for parameter in model.parameters)
+    group = NeuronGroup(
+        population.size,
+        f"{model.equations}\n{constants}{EQUATIONS}",
+        threshold=model.threshold,
+        reset=f"{model.reset_text(reset)}\nspike_count += 1",
+        name=name,
+        dtype=TYPES,
+        namespace=dict(model.namespace),
+    )
+    NeuronStep(group, model, reset, population.size // population.shape[-1] if marks else 0, when=f"fire_{name}")
+    if not is_standalone():  # else they are arguments of the binary
+        group.v_th = np.inf
+        for parameter, value in model.parameters.items():
+            setattr(group, parameter, value)
+    return group
+
+
+def relays(population: Population) -> NeuronGroup:
+    """A population that passes its synaptic input on within the step."""
+    name = population.name
+    group = NeuronGroup(population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", name=name, dtype=TYPES)
     group.set_event_schedule("spike", when=f"fire_{name}")
-    # a relay is cleared only when its value has crossed all its projections
-    group.resetter["spike"].when = "resets" if population.kind == "relay" else f"reset_{name}"
+    group.resetter["spike"].when = "resets"  # only when its value has crossed all its projections
     return group
 
 
@@ -51,37 +65,40 @@ def input_neurons(spec: NetSpec, name: str) -> PoissonGroup:
     return group
 
 
-class IFThresholder(TemplateRunner):
-    """Threshold, reset and spike count of integrate-and-fire neurons in one pass.
+class NeuronStep(TemplateRunner):
+    """A neuron's step in one pass: constant input, update, threshold, reset and spike count.
 
-    Takes the place of the group's stock thresholder and resetter and gives the same spikes. In C++ standalone only
-    pixels are visited that a projection has found to reach threshold, and marked in the variable ``reached``. A
-    group whose ``measured`` is set does not fire: its ``v`` holds the synaptic input of one step, the largest of
-    which is kept for each neuron in ``peak`` (Algorithm 1 of the paper, line 9).
+    Takes the place of the group's stock thresholder and resetter and gives the same spikes. Where neurons are moved by
+    their input alone, C++ standalone visits only pixels that a projection has found to reach the lowest threshold, and
+    marked in the variable ``reached``. A group whose ``measured`` is set does not fire: its ``v`` holds the synaptic
+    input of one step, the largest of which is kept for each neuron in ``peak`` (Algorithm 1 of the paper, line 9).
 
     Parameters
     ----------
     group : NeuronGroup
-    pixels : int
-        Places of the population, each with as many neurons as there are channels.
+    model : NeuronModel
     reset : {'zero', 'subtract'}
+    pixels : int
+        Places of the population that projections mark, each with as many neurons as there are channels; or 0.
     when : str
         Scheduling slot.
     """
 
-    def __init__(self, group: NeuronGroup, pixels: int, reset: str, when: str) -> None:
-        variables = ["_spikespace", "v", "v_th", "spike_count", "peak", "measured"]
-        if is_standalone():
+    def __init__(self, group: NeuronGroup, model: NeuronModel, reset: str, pixels: int, when: str) -> None:
+        variables = ["_spikespace", "v", "peak", "measured", "driven", "alike"]
+        sparse = bool(pixels) and is_standalone() and model.moves_by_input_alone
+        if sparse:
             group.variables.add_array("reached", size=pixels, dtype=np.int8)
             variables.append("reached")
+        reset_text = model.reset_text(reset)
+        code = {"constant": "v += I", "update": model.update, "condition": f"_cond = {model.threshold}"}
+        code["reset"] = f"{reset_text}\nspike_count += 1"
+        for name in ("condition", "reset"):  # for thresholds that are all the same: less memory to read
+            code[f"{name}_alike"] = re.sub(r"\bv_th\b", "lowest", code[name])
+        settings = {"n": len(group), "pixels": pixels if sparse else 1, "sparse": sparse, "update": bool(model.update)}
+        settings["again"] = sparse and reset_text != "v = 0"
         TemplateRunner.__init__(
-            self,
-            group,
-            "if_threshold",
-            when,
-            f"{group.name}_if_thresholder",
-            variables=variables,
-            settings={"n": len(group), "pixels": pixels, "subtract": reset == "subtract"},
+            self, group, "neuron_step", when, f"{group.name}_step", code=code, variables=variables, settings=settings
         )
         for stock in (group.thresholder["spike"], group.resetter.pop("spike")):
             group.contained_objects.remove(stock)

@@ -8,6 +8,7 @@ import numpy as np
 
 from netspec.spec import NetSpec
 from sims.brian.binary import compiler_missing
+from sims.simulation.models import IF, NeuronModel
 from sims.simulation.run_input import Simulator
 
 __all__ = ["RUNTIMES", "add_runtime_option", "choose_runtime", "open_simulator"]
@@ -39,6 +40,7 @@ def open_simulator(
     synapses: str = "shared",
     reset: str = "zero",
     quiet: bool = False,
+    model: NeuronModel | Mapping[str, NeuronModel] = IF,
 ) -> Simulator:
     """A simulator of the network, compiled or fetched from the cache if it is a standalone one.
 
@@ -51,13 +53,15 @@ def open_simulator(
     reset : {'zero', 'subtract'}
     quiet : bool
         Show no progress bar while compiling.
+    model : NeuronModel or mapping of str to NeuronModel
+        Of all spiking populations, or of some; the others are IF neurons.
     """
     if runtime == "standalone":
         from sims.brian.standalone import StandaloneSimulator
 
-        return StandaloneSimulator(spec, weights, synapses, reset, quiet)
+        return StandaloneSimulator(spec, weights, synapses, reset, quiet, model=model)
     if runtime in RUNTIMES:
         from sims.brian.inprocess import InProcessSimulator  # here, since it imports Brian2, which takes seconds
 
-        return InProcessSimulator(spec, weights, synapses, reset, target=runtime)
+        return InProcessSimulator(spec, weights, synapses, reset, runtime, model)
     raise ValueError(f"runtime {runtime!r} is none of {RUNTIMES}")

@@ -20,10 +20,12 @@ from netspec.spec import NetSpec
 from sims.brian.binary import Blueprint, build_binary, digest, sources
 from sims.brian.cache import cache_entry, scratch_folder
 from sims.brian.packing import fit_half, packed_weights
+from sims.simulation.arriving import constant_input
+from sims.simulation.models import IF, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys
-from sims.simulation.wiring import Wiring, counted_groups
+from sims.simulation.wiring import INPUT_GROUPS, Wiring, counted_groups
 
 __all__ = ["StandaloneSimulator"]
 
@@ -36,7 +38,7 @@ class StandaloneSimulator:
 
     Parameters
     ----------
-    spec, weights, synapses, reset
+    spec, weights, synapses, reset, model
         As for :class:`~sims.brian.network.SpikingNetwork`.
     quiet : bool
         Show no progress bar while compiling.
@@ -63,13 +65,17 @@ class StandaloneSimulator:
         reset: str = "zero",
         quiet: bool = False,
         profile: bool = False,
+        model: NeuronModel | Mapping[str, NeuronModel] = IF,
     ) -> None:
-        self.spec, self.synapses = spec, synapses
+        self.spec, self.synapses, self.given_weights = spec, synapses, weights
+        self.models = models_of(spec, model)
         half = synapses == "shared" and fit_half(weights)
         self.seconds = {"build": 0.0, "compile": 0.0}
         self.peak_memory, self.run_seconds = 0, 0.0
         self.profiled: dict[str, float] = {}
-        blueprint = Blueprint(spec, weights if synapses == "explicit" else None, synapses, reset, half, profile)
+        blueprint = Blueprint(
+            spec, weights if synapses == "explicit" else None, synapses, reset, half, profile, self.models
+        )
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
         self._binary = partial(cache_entry, "binaries", blueprint.key, partial(self._build, blueprint, quiet))
         self._packed = partial(
@@ -90,7 +96,7 @@ class StandaloneSimulator:
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded."""
-        given = run_input.checked(self.spec, measurable=self.synapses == "shared")
+        given = run_input.checked(self.spec)
         self._open()  # the cache may have suffered since
         with scratch_folder() as results:
             self._execute(given, results, progress)
@@ -98,22 +104,35 @@ class StandaloneSimulator:
             return self._collect(given, results)
 
     def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
-        (results / "images.f32").write_bytes(given.x.tobytes())  # tofile does not tell a full disk
-        (results / "keys.u64").write_bytes(presentation_keys(given.seed, given.numbers).tobytes())
         lines = {
-            "images": results / "images.f32",
-            "keys": results / "keys.u64",
+            "keys": written(results / "keys.u64", presentation_keys(given.seed, given.numbers)),
             "presentations": len(given.x),
             "steps": given.steps,
             "raster_presentations": given.raster_presentations,
         }
         if self.synapses == "shared":
             lines["weights"] = self.weights
+        if given.coding == "poisson":
+            lines["images"] = written(results / "images.f32", given.x)
+        for name, values in constant_input(self.spec, self.given_weights, given).items():
+            lines[f"constant {name} {len(values)}"] = written(results / f"constant_{name}.f32", values)
+        for name, values in given.initial.items():
+            lines[f"initial {name} 1"] = written(results / f"initial_{name}.f32", values)
+        if given.events is not None:
+            for name, sign in INPUT_GROUPS.items():
+                events = given.events[given.events[:, 2] == sign, :2]
+                lines[f"events {name} {len(events)}"] = written(results / f"events_{name}.i32", events)
         text = "".join(f"{key} {value}\n" for key, value in lines.items())
         text += "".join(f"raster {name}\n" for name in (self.spec.output.name, *given.rasters))
         (results / "input.txt").write_text(text)
-        largest = float(np.finfo(np.float32).max)
-        arguments = [f"{name}.v_th={min(value, largest)!r}" for name, value in given.thresholds.items()]
+        largest, arguments = np.finfo(np.float32).max, []
+        for name, value in given.thresholds.items():
+            finite = np.minimum(np.asarray(value, dtype=np.float32), largest)
+            arguments += [f"{name}.lowest={float(finite.min())!r}", f"{name}.alike={int(finite.min() == finite.max())}"]
+            place = repr(float(finite)) if finite.ndim == 0 else written(results / f"thresholds_{name}.f32", finite)
+            arguments.append(f"{name}.v_th={place}")
+        for name, model in self.models.items():
+            arguments += [f"{name}.{parameter}={value!r}" for parameter, value in model.parameters.items()]
         arguments += [f"{name}.measured=1" for name in given.measured]
         command = [str(self.folder / "main"), "--results_dir", f"{results}/", str(results / "input.txt"), *arguments]
         try:
@@ -167,6 +186,12 @@ class StandaloneSimulator:
     def _result(self, results: Path, name: str) -> np.ndarray:
         array = self.arrays[name]
         return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+
+def written(file: Path, numbers: np.ndarray) -> Path:
+    """The file, with the numbers in it (``tofile`` does not tell a full disk)."""
+    file.write_bytes(np.ascontiguousarray(numbers).tobytes())
+    return file
 
 
 def write_packed(spec: NetSpec, weights: Mapping[str, np.ndarray], folder: Path) -> None:

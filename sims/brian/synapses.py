@@ -27,7 +27,7 @@ class SharedProjection(TemplateRunner):
     Parameters
     ----------
     pre, post : Group
-        ``pre`` has spikes; ``post`` has ``v``, and ``reached`` if it has an ``IFThresholder`` in C++ standalone.
+        ``pre`` has spikes; ``post`` has ``v``, and ``reached`` if its neurons may be left alone (``NeuronStep``).
     geometry : Geometry
     kernel : numpy.ndarray
         Weights, packed by ``pack_kernel``; float32. Not used in C++ standalone.
@@ -59,7 +59,7 @@ class SharedProjection(TemplateRunner):
         references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, "v")}
         marks = 0  # of each pixel of post; a dense projection takes all of post for one
         if "reached" in post.variables:
-            references |= {"_post_v_th": (post, "v_th"), "_post_reached": (post, "reached")}
+            references |= {"_post_lowest": (post, "lowest"), "_post_reached": (post, "reached")}
             marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
             assert marks and not rest
         assert geometry.kernel_size < 2**31  # places in it are int32

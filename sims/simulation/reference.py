@@ -1,14 +1,16 @@
 """The same network, simulated densely by torch, step by step: what Brian2 is compared with, spike for spike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from netspec.spec import NetSpec, Projection
-from sims.simulation.geometry import Geometry, as_convolution
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from sims.simulation.arriving import arriving, constant_input, kernel, neurons
+from sims.simulation.models import IF, MODELS, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import input_spikes, presentation_keys
@@ -16,91 +18,133 @@ from sims.simulation.wiring import INPUT_GROUPS, counted_groups, group_shape
 
 __all__ = ["ReferenceSimulator"]
 
+State = dict[str, Tensor]
+
+
+def leaky(state: State, parameters: Mapping[str, float]) -> None:
+    state["v"] *= parameters["leak"]
+
+
+def refractory(state: State, parameters: Mapping[str, float]) -> None:
+    rest = state.setdefault("rest", torch.zeros_like(state["v"]))
+    state["v"][rest > 0] = 0
+    rest -= (rest > 0).float()
+
+
+def rest(state: State, parameters: Mapping[str, float], spikes: Tensor) -> None:
+    state["rest"][spikes] = int(parameters["period"])
+
+
+UPDATES: dict[str, Callable[..., None]] = {"leaky": leaky, "refractory": refractory}  # by the model's name
+ON_SPIKE: dict[str, Callable[..., None]] = {"refractory": rest}
+
 
 class ReferenceSimulator:
     """Clock-driven and dense; all presentations side by side. The arguments are those of a SpikingNetwork."""
 
     def __init__(
-        self, spec: NetSpec, weights: Mapping[str, np.ndarray], reset: str = "zero", device: str = "cpu"
+        self,
+        spec: NetSpec,
+        weights: Mapping[str, np.ndarray],
+        reset: str = "zero",
+        device: str = "cpu",
+        model: NeuronModel | Mapping[str, NeuronModel] = IF,
     ) -> None:
-        self.spec, self.reset, self.device = spec, reset, torch.device(device)
-        self.weights = {
-            p.name: torch.from_numpy(as_convolution(spec, p, weights.get(p.name)).copy()).to(self.device)
-            * Geometry.of(spec, p).scale
-            for p in spec.projections
-        }
+        self.spec, self.given_weights, self.reset, self.device = spec, weights, reset, torch.device(device)
+        self.models = models_of(spec, model)
+        for chosen in self.models.values():
+            known = MODELS.get(chosen.name)
+            if known is None or replace(chosen, parameters=known.parameters) != known:
+                raise UserError(f"the reference knows the neuron models {', '.join(MODELS)}, not {chosen.name}")
+        self.weights = {p.name: kernel(spec, p, weights).to(self.device) for p in spec.projections}
 
     @torch.no_grad()
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images and give back what was recorded; every number as from the Brian2 simulators."""
         spec, given = self.spec, run_input.checked(self.spec)
         keys = presentation_keys(given.seed, given.numbers)
-        v = {p.name: self._zeros(len(given.x), p.shape) for p in spec.populations[1:]}
+        constant = {
+            name: torch.from_numpy(values).view(-1, *spec[name].shape).permute(0, 3, 1, 2).to(self.device)
+            for name, values in constant_input(spec, self.given_weights, given).items()
+        }
+        states: dict[str, State] = {}
+        for population in spec.spiking:
+            v = self._zeros(len(given.x), population.shape)
+            if population.name in given.initial:
+                v += self._numbers(given.initial[population.name], population.shape)
+            states[population.name] = {"v": v}
+        thresholds = {name: self._numbers(value, spec[name].shape) for name, value in given.thresholds.items()}
         counts = {name: self._zeros(len(given.x), group_shape(spec, name)) for name in counted_groups(spec)}
         peaks = {name: self._zeros(1, spec[name].shape)[0] for name in given.measured}
         output_v: list[np.ndarray] = []
         fired: dict[str, list[np.ndarray]] = {name: [] for name in (spec.output.name, *given.rasters)}
         for step in range(given.steps):
-            shown = np.stack([input_spikes(x, key, step) for x, key in zip(given.x, keys, strict=True)])
-            signed = torch.from_numpy(shown.transpose(0, 3, 1, 2).astype(np.float32)).to(self.device)
+            shown = np.stack([_shown(given, k, key, step) for k, key in enumerate(keys)])
+            signed = torch.from_numpy(shown.transpose(0, 3, 1, 2)).to(self.device)
             spikes = {spec.input.name: signed}
             groups = {name: (sign * signed > 0).float() for name, sign in INPUT_GROUPS.items()}
             for population in spec.populations[1:]:
                 name = population.name
-                arriving = torch.stack([self._arriving(p, spikes[p.pre]) for p in spec.incoming(name)]).sum(0)
+                parts = [arriving(spec, p, self.weights[p.name], spikes[p.pre]) for p in spec.incoming(name)]
+                if name in constant:
+                    parts.append(constant[name].expand_as(parts[0]))
+                total = torch.stack(parts).sum(0)
                 if population.kind == "relay":
-                    spikes[name] = arriving
+                    spikes[name] = total
                     continue
                 if name in peaks:
-                    peaks[name] = torch.maximum(peaks[name], arriving.amax(0))
-                    spikes[name] = groups[name] = torch.zeros_like(arriving)
+                    peaks[name] = torch.maximum(peaks[name], total.amax(0))
+                    spikes[name] = groups[name] = torch.zeros_like(total)
                     continue
-                v[name] += arriving
-                threshold = torch.tensor(given.thresholds[name], dtype=torch.float32)
-                spikes[name] = (v[name] >= threshold).float()
-                if self.reset == "zero":
-                    v[name][spikes[name] > 0] = 0
-                else:
-                    v[name] = torch.where(spikes[name] > 0, v[name] - threshold, v[name])
-                groups[name] = spikes[name]
+                spikes[name] = groups[name] = self._step(name, states[name], total, thresholds[name])
             for name, values in groups.items():
                 counts[name] += values
-            output_v.append(_neurons(v[spec.output.name]).copy())  # the tensor changes in place
+            output_v.append(neurons(states[spec.output.name]["v"]).copy())  # the tensor changes in place
             for name, events in fired.items():
                 shown_to = slice(None) if name == spec.output.name else slice(given.raster_presentations)
-                presentation, neuron = np.nonzero(_neurons(groups[name])[shown_to])
+                presentation, neuron = np.nonzero(neurons(groups[name])[shown_to])
                 events.append(np.stack([presentation * given.steps + step, neuron], axis=1))
             if progress:
                 progress(len(given.x))
         return Recording(
             spec,
             given.steps,
-            np.concatenate([_neurons(counts[name]) for name in counts], axis=1).astype(np.uint16),
+            np.concatenate([neurons(counts[name]) for name in counts], axis=1).astype(np.uint16),
             np.stack(output_v, axis=1),
             {name: _in_order(np.concatenate(events)) for name, events in fired.items()},
-            {name: _neurons(peak[None])[0] for name, peak in peaks.items()},
+            {name: neurons(peak[None])[0] for name, peak in peaks.items()},
             given.describe(),
         )
 
-    def _arriving(self, projection: Projection, spikes: Tensor) -> Tensor:
-        """Synaptic input of one step, (presentations, channels, height, width)."""
-        weight = self.weights[projection.name]
-        if projection.pool > 1:
-            spikes = F.avg_pool2d(spikes, projection.pool, divisor_override=1)
-        if projection.kind == "dense":  # a convolution whose kernel covers everything
-            height, width, channels = self.spec[projection.post].shape
-            flat = F.conv2d(spikes, weight).flatten(1)
-            return flat.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        return F.conv2d(spikes, weight, stride=projection.stride, padding=projection.padding)
+    def _step(self, name: str, state: State, arriving: Tensor, threshold: Tensor) -> Tensor:
+        """A neuron's step, as in :mod:`sims.simulation.models`; returns its spikes."""
+        model = self.models[name]
+        state["v"] += arriving
+        if model.name in UPDATES:
+            UPDATES[model.name](state, model.parameters)
+        spikes = state["v"] >= threshold
+        left = torch.zeros_like(state["v"]) if self.reset == "zero" else state["v"] - threshold
+        state["v"] = torch.where(spikes, left, state["v"])
+        if model.name in ON_SPIKE:
+            ON_SPIKE[model.name](state, model.parameters, spikes)
+        return spikes.float()
+
+    def _numbers(self, values: float | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+        """One number, or one of each neuron in the order of the index, as (1, channels, height, width)."""
+        whole = np.broadcast_to(np.asarray(values, dtype=np.float32).reshape(-1), (int(np.prod(shape)),)).reshape(shape)
+        return torch.from_numpy(whole.transpose(2, 0, 1).copy())[None].to(self.device)
 
     def _zeros(self, n: int, shape: tuple[int, int, int]) -> Tensor:
         height, width, channels = shape
         return torch.zeros(n, channels, height, width, device=self.device)
 
 
-def _neurons(values: Tensor) -> np.ndarray:
-    """(n, channels, height, width) to (n, neurons), in the order of the neuron index."""
-    return values.permute(0, 2, 3, 1).flatten(1).cpu().numpy()
+def _shown(given: RunInput, presentation: int, key: np.uint64, step: int) -> np.ndarray:
+    """Signed spikes of the input in one step, -1, 0 or 1, float32, of the shape of an image."""
+    if given.coding == "poisson":
+        return input_spikes(given.x[presentation], int(key), step).astype(np.float32)
+    signed = [sign * given.probability(group, presentation, step) for group, sign in INPUT_GROUPS.items()]
+    return np.sum(signed, axis=0).reshape(given.x.shape[1:])
 
 
 def _in_order(events: np.ndarray) -> np.ndarray:

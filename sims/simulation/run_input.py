@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from netspec.errors import UserError
-from netspec.spec import NetSpec
+from netspec.spec import NetSpec, Population
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import INPUT_GROUPS
 
-__all__ = ["Progress", "RunInput", "Simulator"]
+__all__ = ["CODINGS", "Progress", "RunInput", "Simulator"]
 
+CODINGS = ("poisson", "current", "events")
 MOST_STEPS = 65_535  # spike counts are kept in 16 bits
 
 Progress = Callable[[int], None]
@@ -27,9 +28,11 @@ class RunInput:
     Parameters
     ----------
     x : numpy.ndarray
-        float32, (presentations, height, width, channels) in [-1, 1]: signed spike probabilities per step.
-    thresholds : mapping of str to float
-        Of every spiking population, positive; may miss those after a measured one, which then never fire.
+        float32, (presentations, height, width, channels). As Poisson spikes: signed probabilities per step, in
+        [-1, 1]; as a current: any numbers; with given events: of no account but for its shape.
+    thresholds : mapping of str to float or numpy.ndarray
+        Of every spiking population, positive; one number, or one of each channel, or of each neuron (height, width,
+        channels). May miss those after a measured one, which then never fire.
     steps : int
         Time steps of a presentation.
     seed : int
@@ -41,26 +44,38 @@ class RunInput:
         For how many presentations, from the first.
     measured : sequence of str
         Populations that do not fire and whose largest synaptic input is noted instead.
+    coding : {'poisson', 'current', 'events'}
+        How ``x`` is shown: as random spikes (section 4.1), as what it gives the first layer in every step, or not at
+        all, but the ``events``.
+    events : numpy.ndarray, optional
+        int, (events, 6): presentation, step, y, x, channel and sign of each spike of the input.
+    constant : mapping of str to numpy.ndarray
+        Input of each step to the neurons of a population (a bias), broadcast to its shape.
+    initial : mapping of str to numpy.ndarray
+        Membrane potentials at the start of each presentation, likewise; 0 for the others.
     """
 
     x: np.ndarray
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Any]
     steps: int = 2500
     seed: int = 0
     ids: np.ndarray | None = None
     rasters: Sequence[str] = ()
     raster_presentations: int = 1
     measured: Sequence[str] = ()
+    coding: str = "poisson"
+    events: np.ndarray | None = None
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Any] = field(default_factory=dict)
 
-    def checked(self, spec: NetSpec, measurable: bool = True) -> RunInput:
-        """Itself with all defaults filled in; raises UserError if it does not fit the network.
-
-        ``measurable`` tells whether the simulator can measure synaptic input: those with explicit synapses cannot.
-        """
+    def checked(self, spec: NetSpec) -> RunInput:
+        """Itself with all defaults filled in; raises UserError if it does not fit the network."""
         x = np.ascontiguousarray(self.x, dtype=np.float32)
         if x.shape[1:] != spec.input.shape or not len(x):
             raise UserError(f"{spec.name} takes one or more images of shape {spec.input.shape}, got {x.shape}")
-        if not np.isfinite(x).all() or np.abs(x).max() > 1:
+        if self.coding not in CODINGS:
+            raise UserError(f"the input's coding must be one of {', '.join(CODINGS)}, got {self.coding!r}")
+        if not np.isfinite(x).all() or (self.coding == "poisson" and np.abs(x).max() > 1):
             raise UserError("inputs are spike probabilities with a sign: they must lie in [-1, 1]")
         if not 1 <= self.steps <= MOST_STEPS:
             raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {self.steps}")
@@ -75,8 +90,6 @@ class RunInput:
                 )
         if self.raster_presentations < 0:
             raise UserError(f"the number of presentations with rasters is at least 0, got {self.raster_presentations}")
-        if self.measured and not measurable:
-            raise UserError("synaptic input is measured with shared synapses only")
         for name in self.measured:
             if spec[name].kind != "if":
                 raise UserError(
@@ -84,11 +97,15 @@ class RunInput:
                 )
         thresholds = {}
         for population in spec.spiking:
-            given = float(self.thresholds.get(population.name, np.inf if self.measured else np.nan))
-            threshold = float(np.float32(given))
-            if not threshold > 0:
-                raise UserError(f"the threshold of {population.name} must be a positive number, got {given}")
-            thresholds[population.name] = threshold
+            given = self.thresholds.get(population.name, np.inf if self.measured else np.nan)
+            numbers = per_neuron(given, population, "threshold")
+            if not (numbers > 0).all():
+                raise UserError(
+                    f"the threshold of {population.name} must be a positive number, got {float(np.min(given))}"
+                )
+            thresholds[population.name] = float(numbers.flat[0]) if np.ndim(given) == 0 else numbers
+        if self.coding == "current":
+            check_current(spec)
         wanted = self.rasters if self.raster_presentations else ()
         return RunInput(
             x,
@@ -99,7 +116,22 @@ class RunInput:
             tuple(dict.fromkeys(name for name in wanted if name != spec.output.name)),
             int(self.raster_presentations),
             tuple(dict.fromkeys(self.measured)),
+            self.coding,
+            checked_events(self.events, spec, len(x), int(self.steps)) if self.coding == "events" else None,
+            all_per_neuron(self.constant, spec, "constant input"),
+            all_per_neuron(self.initial, spec, "initial potential"),
         )
+
+    def probability(self, group: str, presentation: int, step: int) -> np.ndarray:
+        """With which each neuron of a group of the input fires in a step, float32; of a checked input."""
+        sign, x = INPUT_GROUPS[group], self.x[presentation].ravel()
+        if self.coding == "poisson":
+            return np.maximum(sign * x, 0)
+        probability = np.zeros_like(x)
+        if self.events is not None:
+            when, neuron, signs = self.events.T
+            probability[neuron[(when == presentation * self.steps + step) & (signs == sign)]] = 1
+        return probability
 
     @property
     def numbers(self) -> np.ndarray:
@@ -113,10 +145,63 @@ class RunInput:
             "seed": self.seed,
             "images": len(self.x),
             "first_image": int(self.numbers[0]),
-            "thresholds": dict(self.thresholds),
+            "thresholds": {name: np.asarray(value).tolist() for name, value in self.thresholds.items()},
+            "coding": self.coding,
             "rasters": list(self.rasters),
             "raster_presentations": self.raster_presentations,
         }
+
+
+def per_neuron(given: Any, population: Population, what: str) -> np.ndarray:
+    """A number, or one of each channel or neuron, as float32 of the shape of a population."""
+    try:
+        numbers = np.broadcast_to(np.asarray(given, dtype=np.float32), population.shape)
+    except (ValueError, TypeError) as error:
+        shape = np.shape(given)
+        raise UserError(f"{what} of {population.name}: {shape} does not fit its shape {population.shape}") from error
+    if np.isnan(numbers).any() and what != "threshold":
+        raise UserError(f"{what} of {population.name} is not a number (NaN)")
+    return np.ascontiguousarray(numbers)
+
+
+def all_per_neuron(given: Mapping[str, Any], spec: NetSpec, what: str) -> dict[str, np.ndarray]:
+    """Flat numbers of the neurons of spiking populations."""
+    for name in given:
+        if spec[name].kind != "if":
+            raise UserError(f"{name} has no {what}; only spiking populations have")
+    return {name: per_neuron(value, spec[name], what).ravel() for name, value in given.items()}
+
+
+def check_current(spec: NetSpec) -> None:
+    """Raise UserError unless a constant current can stand for the input."""
+    for projection in spec.outgoing(spec.input.name):
+        if spec[projection.post].kind != "if":
+            raise UserError(f"a current cannot be the input of {spec.name}: {projection.post} is no spiking population")
+
+
+def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -> np.ndarray:
+    """Step since the start of the run, input neuron and sign of each event, in order, int32; raises UserError."""
+    given = np.asarray(() if events is None else events)
+    if given.ndim != 2 or given.shape[1] != 6 or not np.issubdtype(given.dtype, np.integer):
+        raise UserError("events are rows of six integers: presentation, step, y, x, channel, sign")
+    for name, column, least, most in zip(
+        ("presentation", "step", "y", "x", "channel", "sign"),
+        given.T,
+        (0, 0, 0, 0, 0, -1),
+        (presentations - 1, steps - 1, *(size - 1 for size in spec.input.shape), 1),
+        strict=True,
+    ):
+        if len(column) and not least <= column.min() <= column.max() <= most:
+            raise UserError(f"events: {name} must lie between {least} and {most}")
+    presentation, step, *place, sign = given.T
+    if not sign.all():
+        raise UserError("events: the sign must be 1 or -1")
+    neuron = np.ravel_multi_index(place, spec.input.shape)
+    table = np.stack([presentation * steps + step, neuron, sign], axis=1).astype(np.int32)
+    table = table[np.lexsort(table.T[[1, 0]])]
+    if len(np.unique(table, axis=0)) != len(table):
+        raise UserError("events: a neuron fires twice in one step")
+    return table
 
 
 class Simulator(Protocol):

@@ -81,7 +81,7 @@ def layer_seconds(spec: NetSpec, profiled: Mapping[str, float], steps: int) -> d
     """Seconds per step of each layer: its incoming projections, then threshold, reset and count."""
     wiring, seconds = Wiring(spec), {}
     for population in spec.spiking:
-        objects = [f"{population.name}_if_thresholder", *(wire.name for wire in wiring.incoming(population.name))]
+        objects = [f"{population.name}_step", *(wire.name for wire in wiring.incoming(population.name))]
         seconds[population.name] = sum(profiled[name] for name in objects) / steps
     return seconds
 

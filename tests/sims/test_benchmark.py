@@ -288,9 +288,9 @@ def test_speed_counts_the_operations_of_the_recording():
 
 def test_layer_time_is_that_of_projections_and_threshold():
     spec = tiny_spec()
-    profiled = {"input_on_to_conv1_1": 1.0, "input_off_to_conv1_1": 2.0, "conv1_1_if_thresholder": 4.0}
+    profiled = {"input_on_to_conv1_1": 1.0, "input_off_to_conv1_1": 2.0, "conv1_1_step": 4.0}
     for pre, post in pairwise(LAYERS):
-        profiled |= {f"{pre}_to_{post}": 8.0, f"{post}_if_thresholder": 1.0}
+        profiled |= {f"{pre}_to_{post}": 8.0, f"{post}_step": 1.0}
     profiled["presentation_end"] = 100.0
     assert layer_seconds(spec, profiled, 10) == pytest.approx(dict.fromkeys(LAYERS, 0.9) | {"conv1_1": 0.7})
 

@@ -179,30 +179,34 @@ inline uint64_t marked(const int8_t* const marks, const int n) {
 #ifdef __AVX512BW__
     if (n >= MARKS) return _mm512_test_epi8_mask(_mm512_loadu_si512(marks), _mm512_set1_epi8(1));
 #endif
-    for (int k = 0; k < n && k < MARKS; k++) mask |= static_cast<uint64_t>(marks[k]) << k;
+    int k = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; k + 8 <= n && k < MARKS; k += 8) {  // eight bytes of 0 or 1 to eight bits
+        uint64_t eight;
+        std::memcpy(&eight, marks + k, 8);
+        mask |= eight * 0x0102040810204080ull >> 56 << k;
+    }
+#endif
+    for (; k < n && k < MARKS; k++) mask |= static_cast<uint64_t>(marks[k]) << k;
     return mask;
 }
 
-// All k from begin to end with v[k] >= threshold, in order; returns how many. There is room for end - begin in found.
-inline int32_t find_reached(const float* const v, const int32_t begin, const int32_t end, const float threshold, int32_t* const found) {
-    int32_t count = 0, k = begin;
-#if defined(__AVX512F__)
-    const __m512 limit = _mm512_set1_ps(threshold);
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (; k + 16 <= end; k += 16) {
-        const __mmask16 mask = _mm512_cmp_ps_mask(_mm512_loadu_ps(v + k), limit, _CMP_GE_OQ);
-        _mm512_storeu_si512(found + count, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lane, _mm512_set1_epi32(k))));
-        count += __builtin_popcount(mask);
-    }
-#elif defined(__AVX__)
-    const __m256 limit = _mm256_set1_ps(threshold);
-    for (; k + 8 <= end; k += 8) {
-        int mask = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v + k), limit, _CMP_GE_OQ));
-        for (; mask; mask &= mask - 1) found[count++] = k + __builtin_ctz(mask);
+// The places of the bits of a mask, counted from first, in order; returns how many. If there is room for all MARKS, they
+// are written without a jump that depends on the mask.
+inline int32_t list_marked(const uint64_t mask, const int32_t first, int32_t* const found, const bool room) {
+    int32_t count = 0;
+#ifdef __AVX512F__
+    if (room) {
+        const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        for (int k = 0; k < MARKS; k += 16) {
+            const __mmask16 part = static_cast<__mmask16>(mask >> k);
+            _mm512_storeu_si512(found + count, _mm512_maskz_compress_epi32(part, _mm512_add_epi32(lane, _mm512_set1_epi32(first + k))));
+            count += __builtin_popcount(part);
+        }
+        return count;
     }
 #endif
-    for (; k < end; k++)
-        if (v[k] >= threshold) found[count++] = k;
+    for (uint64_t left = mask; left; left &= left - 1) found[count++] = first + __builtin_ctzll(left);
     return count;
 }
 

@@ -14,20 +14,39 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
 namespace run_input {
 
+// Numbers of all neurons of a group: the same in all presentations, or of each.
+struct PerNeuron {
+    const float* values = nullptr;
+    int64_t presentations = 0;
+
+    const float* at(int64_t presentation, int64_t neurons) const {
+        return values ? values + presentation % presentations * neurons : nullptr;
+    }
+};
+
+// A spike that the input is given, since the start of the run; in a list they are in order.
+struct Event {
+    int32_t step, neuron;
+};
+
 struct Input {
     const void* weights = nullptr;  // kernels one after another, in float or half precision
-    const float* images = nullptr;  // presentations x input neurons, in [-1, 1]
+    const float* images = nullptr;  // presentations x input neurons, in [-1, 1]; none unless shown as Poisson spikes
     const uint64_t* keys = nullptr;
     int64_t presentations = 0;
     int64_t steps = 0;  // of one presentation
     int64_t raster_presentations = 0;  // how many presentations, from the first, have their spikes noted
     std::set<std::string> rasters;
+    mutable std::map<std::string, PerNeuron> initial, constant;  // potentials at the start; input of each step
+    mutable std::map<std::string, std::vector<Event>> events;
 
     double duration(double dt) const { return presentations * steps * dt; }
 };
@@ -75,6 +94,22 @@ inline void read(std::vector<std::string>& arguments) {
         if (key == "steps") input.steps = std::atoll(value.c_str());
         if (key == "raster_presentations") input.raster_presentations = std::atoll(value.c_str());
         if (key == "raster") input.rasters.insert(value);
+        if (key == "initial" || key == "constant") {  // GROUP PRESENTATIONS FILE
+            std::istringstream words(value);
+            std::string group, path;
+            PerNeuron numbers;
+            words >> group >> numbers.presentations >> std::ws && std::getline(words, path);
+            numbers.values = static_cast<const float*>(map_file(path));
+            (key == "initial" ? input.initial : input.constant)[group] = numbers;
+        }
+        if (key == "events") {  // GROUP NUMBER FILE
+            std::istringstream words(value);
+            std::string group, path;
+            size_t number;
+            words >> group >> number >> std::ws && std::getline(words, path);
+            const Event* const events = static_cast<const Event*>(map_file(path));
+            input.events[group].assign(events, events + number);
+        }
     }
 }
 

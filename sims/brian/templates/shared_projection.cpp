@@ -7,7 +7,7 @@
     if (n_spikes == 0) return;
     float* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
     {% if g.marks %}
-    const float threshold = {{get_array_name(variables['_post_v_th'])}}[0];
+    const float threshold = {{get_array_name(variables['_post_lowest'])}}[0];
     int8_t* const reached = {{get_array_name(variables['_post_reached'])}};
     {% else %}
     const float threshold = INFINITY;  // a relay has none

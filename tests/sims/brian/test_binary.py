@@ -18,6 +18,7 @@ from netspec.spec import NetSpec
 from sims.brian import binary
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.models import models_of
 from sims.simulation.reference import ReferenceSimulator
 
 
@@ -116,7 +117,7 @@ def test_compiler_flags_and_launchers_are_told_apart(monkeypatch, tmp_path):
     """Those that a script has set, and those of the variable CXX."""
 
     def key() -> str:
-        return binary.Blueprint(pair(), None, "shared", "zero", False, False).key
+        return binary.Blueprint(pair(), None, "shared", "zero", False, False, models_of(pair())).key
 
     keys, usual = [key()], prefs.codegen.cpp.extra_compile_args_gcc
     try:

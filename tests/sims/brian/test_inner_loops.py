@@ -47,17 +47,18 @@ int main() {{
     read(weights, {ROWS * SIZE});
     read(halves, {ROWS * SIZE});
     {" ".join(f"add<{c}>();" for c in CHANNELS)}
-    for (int begin = 0; begin < 10; begin += 9)
-        for (int end = begin; end <= {SIZE}; end++) {{
-            int32_t found[{SIZE} + 1] = {{}};
-            found[end - begin] = -1;
-            const int32_t count = vectors::find_reached(base, begin, end, 0.5f, found);
+    const uint64_t masks[] = {{0, 1, 1ull << 63, 0x8000800100020004, 0xf0f0f0f0f0f0f0f0, ~0ull}};
+    for (const uint64_t mask : masks)
+        for (int room = 0; room < 2; room++) {{
+            int32_t found[65] = {{}};
+            found[64] = -1;
+            const int32_t count = vectors::list_marked(mask, 100, found, room);
             write(&count, 1);
-            write(found, end - begin + 1);
+            write(found, 65);
         }}
     int8_t marks[70] = {{}};
     marks[1] = marks[4] = marks[63] = marks[64] = 1;
-    const int numbers[] = {{0, 4, 63, 64, 70}};
+    const int numbers[] = {{0, 4, 9, 63, 64, 70}};
     for (const int n : numbers) {{
         const uint64_t mask = vectors::marked(marks, n);
         write(&mask, 1);
@@ -111,14 +112,15 @@ def test_vectors_compute_what_numpy_does(tmp_path, flags):
             outcomes.add(fires)
     assert outcomes == {False, True}
 
-    for begin, end in [(0, n) for n in range(SIZE + 1)] + [(9, n) for n in range(9, SIZE + 1)]:
-        expected = begin + np.flatnonzero(base[begin:end] >= 0.5)
-        assert take(np.int32, 1)[0] == len(expected)
-        found = take(np.int32, end - begin + 1)
-        np.testing.assert_array_equal(found[: len(expected)], expected)
-        assert found[end - begin] == -1  # no more than there is room for
+    for mask in (0, 1, 1 << 63, 0x8000800100020004, 0xF0F0F0F0F0F0F0F0, 2**64 - 1):
+        expected = [100 + k for k in range(64) if mask >> k & 1]
+        for _ in range(2):  # with room and without
+            assert take(np.int32, 1)[0] == len(expected)
+            found = take(np.int32, 65)
+            np.testing.assert_array_equal(found[: len(expected)], expected)
+            assert found[64] == -1  # no more than there is room for
     some, whole = 1 << 1 | 1 << 4, 1 << 1 | 1 << 4 | 1 << 63
-    assert take(np.uint64, 5).tolist() == [0, 1 << 1, some, whole, whole]
+    assert take(np.uint64, 6).tolist() == [0, 1 << 1, some, some, whole, whole]
     for n in range(24):
         np.testing.assert_array_equal(take(np.int32, n), (starts + [0] * 25)[:n] - np.int32(4))
     assert position == len(output)

@@ -92,7 +92,7 @@ def test_thresholds_of_the_last_run_can_be_read():
     simulator, run_input = built("sprout")
     simulator.run(run_input)
     for name, threshold in run_input.thresholds.items():
-        assert simulator.snn[name].v_th == threshold
+        assert (simulator.snn[name].v_th == threshold).all()
 
 
 def test_objects_of_the_user_s_own_drive_shared_and_explicit_networks_alike():
@@ -158,10 +158,10 @@ def test_progress_is_told_step_by_step():
     assert steps == [1] * 3 * 20
 
 
-def test_measuring_needs_shared_synapses():
-    simulator, run_input = built("sprout", "explicit")
-    with pytest.raises(UserError, match="synaptic input is measured with shared synapses only"):
-        simulator.run(RunInput(run_input.x, {}, 5, measured=("a",)))
+def test_explicit_synapses_measure_what_shared_ones_do():
+    measured = [built("sprout", synapses)[0] for synapses in SYNAPSES]
+    given = RunInput(built("sprout")[1].x, {}, 5, measured=("a",))
+    assert_same(*(simulator.run(given) for simulator in measured))
 
 
 def test_two_networks_in_one_process_do_not_disturb_each_other():

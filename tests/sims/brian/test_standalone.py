@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commands import script
-from networks import case, weights_of
+from networks import assert_same, case, weights_of
 
 from netspec.errors import UserError
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import RunInput
+from sims.simulation.wiring import SYNAPSES
 
 
 @pytest.fixture
@@ -90,7 +91,6 @@ def test_peak_memory_is_the_binarys_own(simulator):
     assert 2**20 < network.peak_memory < 2**27 < held.nbytes
 
 
-def test_measuring_needs_shared_synapses(simulator):
-    _, _, usual = case("sprout")
-    with pytest.raises(UserError, match="synaptic input is measured with shared synapses only"):
-        simulator("sprout", "standalone", "explicit").run(RunInput(usual.x, {}, 5, measured=("a",)))
+def test_explicit_synapses_measure_what_shared_ones_do(simulator):
+    given = RunInput(case("sprout")[2].x, {}, 5, measured=("a",))
+    assert_same(*(simulator("sprout", "standalone", synapses).run(given) for synapses in SYNAPSES))

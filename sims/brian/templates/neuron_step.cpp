@@ -1,0 +1,109 @@
+{# A neuron's step: constant input, update, threshold and reset, whose text Brian2 has made code; see neurons.py. #}
+{# Blocks stand in scopes of their own: each brings its own declarations (t, dt, _lio_1, ...). #}
+{% extends 'common_group.cpp' %}
+{% block maincode %}
+{% set spikes = get_array_name(variables['_spikespace']) %}
+{% set potential = get_array_name(variables['v']) %}
+    const bool driven = {{get_array_name(variables['driven'])}}[0];
+    if (driven)
+    {
+        const size_t _vectorisation_idx = -1;
+        {{scalar_code['constant']|autoindent}}
+#pragma GCC ivdep
+        for (int _idx = 0; _idx < {{n}}; _idx++) {
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code['constant']|autoindent}}
+        }
+    }
+    if ({{get_array_name(variables['measured'])}}[0]) {
+        float* __restrict const potential = {{potential}};
+        float* __restrict const peak = {{get_array_name(variables['peak'])}};
+        for (int i = 0; i < {{n}}; i++) {
+            peak[i] = potential[i] > peak[i] ? potential[i] : peak[i];
+            potential[i] = 0;
+        }
+        {{spikes}}[{{n}}] = 0;
+        return;
+    }
+    {% if update %}
+    {
+        const size_t _vectorisation_idx = -1;
+        {{scalar_code['update']|autoindent}}
+#pragma GCC ivdep
+        for (int _idx = 0; _idx < {{n}}; _idx++) {
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code['update']|autoindent}}
+        }
+    }
+    {% endif %}
+    const bool alike = {{get_array_name(variables['alike'])}}[0];  // thresholds, of which only one is read then
+    int32_t n_spikes = 0;
+    {% if sparse %}
+    int8_t* const reached = {{get_array_name(variables['reached'])}};
+    {% endif %}
+    {
+        int8_t fires[vectors::MARKS] = {};
+        for (int place = 0; place < {{pixels}}; place += vectors::MARKS) {
+            const int places = std::min({{pixels}} - place, vectors::MARKS);
+            uint64_t mask = ~0ull >> (vectors::MARKS - places);
+            {% if sparse %}
+            if (!driven) mask = vectors::marked(reached + place, places);
+            {% endif %}
+            for (; mask; mask &= mask - 1) {
+                const int pixel = place + __builtin_ctzll(mask), end = (pixel + 1) * {{n // pixels}};
+                for (int begin = pixel * {{n // pixels}}; begin < end; begin += vectors::MARKS) {
+                    {% if n // pixels % 64 == 0 %}
+                    constexpr int many = vectors::MARKS;
+                    {% else %}
+                    const int many = std::min(end - begin, vectors::MARKS);
+                    {% endif %}
+                    if (alike) {
+                        const size_t _vectorisation_idx = -1;
+                        {{scalar_code['condition_alike']|autoindent}}
+                        for (int k = 0; k < many; k++) {
+                            const size_t _idx = begin + k;
+                            const size_t _vectorisation_idx = _idx;
+                            {{vector_code['condition_alike']|autoindent}}
+                            fires[k] = _cond;
+                        }
+                    } else {
+                        const size_t _vectorisation_idx = -1;
+                        {{scalar_code['condition']|autoindent}}
+                        for (int k = 0; k < many; k++) {
+                            const size_t _idx = begin + k;
+                            const size_t _vectorisation_idx = _idx;
+                            {{vector_code['condition']|autoindent}}
+                            fires[k] = _cond;
+                        }
+                    }
+                    const uint64_t found = vectors::marked(fires, many);
+                    n_spikes += vectors::list_marked(found, begin, {{spikes}} + n_spikes, many == vectors::MARKS);
+                }
+            }
+        }
+    }
+    {% if sparse %}
+    std::memset(reached, 0, {{pixels}});
+    {% endif %}
+    if (alike) {
+        const size_t _vectorisation_idx = -1;
+        {{scalar_code['reset_alike']|autoindent}}
+        for (int32_t s = 0; s < n_spikes; s++) {
+            const size_t _idx = {{spikes}}[s];
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code['reset_alike']|autoindent}}
+        }
+    } else {
+        const size_t _vectorisation_idx = -1;
+        {{scalar_code['reset']|autoindent}}
+        for (int32_t s = 0; s < n_spikes; s++) {
+            const size_t _idx = {{spikes}}[s];
+            const size_t _vectorisation_idx = _idx;
+            {{vector_code['reset']|autoindent}}
+        }
+    }
+    {% if again %}
+    for (int32_t s = 0; s < n_spikes; s++) reached[{{spikes}}[s] / {{n // pixels}}] = 1;  // it may still be above threshold
+    {% endif %}
+    {{spikes}}[{{n}}] = n_spikes;
+{% endblock %}

@@ -1,0 +1,129 @@
+"""Neuron models as Brian2 text: what a neuron does in a step, once its synaptic input has been added to ``v``.
+
+In each step, in this order: the constant input (``v += I``, where there is any), ``update``, ``threshold``, and for the
+neurons that fire ``reset`` and ``on_spike``. All of them may use ``v_th`` (threshold), ``I`` (constant input), ``i``
+(index), and units, functions and ``t`` as in all Brian2 text.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from netspec.thresholds import RESETS
+
+__all__ = ["IF", "LEAKY", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "load_model", "models_of"]
+
+OWN_VARIABLES = ("v_th", "I", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
+RESET_TEXT = dict(zip(RESETS, ("v = 0", "v -= v_th"), strict=True))
+
+
+@dataclass(frozen=True)
+class NeuronModel:
+    """A model of a neuron.
+
+    Parameters
+    ----------
+    name : str
+    equations : str
+        Brian2 equations of ``v`` (dimensionless) and of variables of the model's own. What is not constant begins each
+        presentation at 0, or at its number in ``initial``; ``v`` begins where the run says.
+    update : str
+        What happens to every neuron in every step.
+    threshold : str
+    reset : str
+        Of ``v``, at a spike; left out, it is what a run is told: to zero, or by subtraction.
+    on_spike : str
+        What else a spike does to its neuron.
+    parameters : mapping of str to float
+        Constants of the model, the same for all neurons, that may be changed without compiling anew.
+    initial : mapping of str to float
+    namespace : mapping of str to object
+        Other names in the text, as of a NeuronGroup.
+    """
+
+    name: str
+    equations: str = "v : 1"
+    update: str = ""
+    threshold: str = "v >= v_th"
+    reset: str = ""
+    on_spike: str = ""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    initial: Mapping[str, float] = field(default_factory=dict)
+    namespace: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (*re.findall(r"^\s*(?:d)?(\w+)\s*(?:/dt\s*=|[:=])", self.equations, re.M), *self.parameters):
+            if name in OWN_VARIABLES:
+                raise UserError(f"neuron model {self.name}: {name} is a variable that every neuron has already")
+        if "refractory" in self.equations:
+            raise UserError(f"neuron model {self.name}: write refractoriness into its update (as the model refractory)")
+
+    def reset_text(self, reset: str) -> str:
+        """What a spike does to its neuron, by what a run is told of ``v``."""
+        if self.reset and reset != RESETS[0]:
+            raise UserError(f"neuron model {self.name} has a reset of its own; a reset to {reset} would be ignored")
+        return "\n".join(text for text in (self.reset or RESET_TEXT[reset], self.on_spike) if text)
+
+    @property
+    def moves_by_input_alone(self) -> bool:
+        """Whether nothing happens to a neuron that gets no input, as long as it is below threshold."""
+        return not self.update and "/dt" not in self.equations and self.threshold == "v >= v_th"
+
+    def describe(self) -> dict[str, Any]:
+        """The model as plain data, without its parameters, whose values are no part of a compiled network."""
+        text = asdict(self) | {"parameters": sorted(self.parameters), "initial": dict(self.initial)}
+        return text | {"namespace": {name: repr(value) for name, value in sorted(self.namespace.items())}}
+
+
+IF = NeuronModel("if")  # without leak (equation 2 of the paper)
+LEAKY = NeuronModel("leaky", update="v *= leak", parameters={"leak": 0.95})  # what is left of v after a step
+REFRACTORY = NeuronModel(
+    "refractory",
+    equations="v : 1\nrest : integer  # steps in which the neuron takes no input",
+    update="v *= int(rest <= 0)\nrest -= int(rest > 0)",
+    on_spike="rest = int(period)",
+    parameters={"period": 3},  # in steps
+)
+MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY)}
+
+
+def load_model(choice: str) -> NeuronModel:
+    """A shipped model by its name, or a user's from a TOML file with the fields of :class:`NeuronModel`."""
+    if choice in MODELS:
+        return MODELS[choice]
+    path = Path(choice)
+    try:
+        content = tomllib.loads(path.read_text())
+        known = {entry.name for entry in fields(NeuronModel)} - {"namespace"}
+        if unknown := set(content) - known:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        chosen: dict[str, Any] = {"name": path.stem}
+        for name, value in content.items():
+            if name in ("parameters", "initial"):
+                chosen[name] = {key: float(number) for key, number in value.items()}
+            elif isinstance(value, str):
+                chosen[name] = value
+            else:
+                raise ValueError(f"{name} is no text")
+        return NeuronModel(**chosen)
+    except FileNotFoundError as error:
+        raise UserError(f"{choice} is neither a file nor one of the neuron models {', '.join(MODELS)}") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{choice} is no description of a neuron model ({error})") from error
+
+
+def models_of(spec: NetSpec, model: NeuronModel | Mapping[str, NeuronModel] = IF) -> dict[str, NeuronModel]:
+    """The model of each spiking population; those that a mapping leaves out are IF neurons."""
+    names = [population.name for population in spec.spiking]
+    if isinstance(model, NeuronModel):
+        return dict.fromkeys(names, model)
+    if unknown := set(model) - set(names):
+        raise UserError(f"neuron models are for spiking populations of {spec.name}, not {', '.join(sorted(unknown))}")
+    return {name: model.get(name, IF) for name in names}
