@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
 from sims.simulation.models import NeuronModel
 
-__all__ = ["Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
+__all__ = ["Additions", "Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
 
 HERE = Path(__file__).parent
 SIMS = HERE.parent
@@ -64,11 +65,21 @@ class Blueprint:
         return digest(self.spec, self.weights or {}, options)[:32]
 
 
-def build_binary(folder: Path, blueprint: Blueprint, quiet: bool) -> dict[str, float]:
+@dataclass(frozen=True)
+class Additions:
+    """Objects of the user's own in a compiled network: who adds them, and the names that their text may use."""
+
+    prepare: Callable[[Any], object]
+    names: Mapping[str, Any]
+
+
+def build_binary(
+    folder: Path, blueprint: Blueprint, quiet: bool, additions: Additions | None = None
+) -> tuple[dict[str, float], Any]:
     """Generate and compile a network into an empty folder.
 
-    Returns the seconds spent on 'build' (code generation) and 'compile'; raises UserError if there is no compiler, or
-    it fails.
+    Returns the seconds spent on 'build' (code generation) and 'compile', and the Brian2 device of the network; raises
+    UserError if there is no compiler, or it fails.
     """
     missing = compiler_missing()
     if missing:
@@ -76,14 +87,14 @@ def build_binary(folder: Path, blueprint: Blueprint, quiet: bool) -> dict[str, f
             f"no C++ compiler found ({missing} is missing): install g++ and make, or choose the runtime numpy"
         )
     start = time.perf_counter()
-    arrays, flags = generate(blueprint, folder)
+    arrays, flags, device = generate(blueprint, folder, additions)
     (folder / "arrays.json").write_text(json.dumps(arrays))
     compiling = time.perf_counter()
     compile_project(folder, flags, quiet)
     for leftover in folder.glob("**/*.[og]*"):
         if leftover.suffix in (".o", ".gch"):
             leftover.unlink()
-    return {"build": compiling - start, "compile": time.perf_counter() - compiling}
+    return {"build": compiling - start, "compile": time.perf_counter() - compiling}, device
 
 
 def compiler_command() -> list[str]:
@@ -96,7 +107,9 @@ def compiler_missing() -> str:
     return next((program for program in (compiler_command()[0], "make") if not shutil.which(program)), "")
 
 
-def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, str]], str]:
+def generate(
+    blueprint: Blueprint, project: Path, additions: Additions | None = None
+) -> tuple[dict[str, dict[str, str]], str, Any]:
     """Write the C++ project of a network.
 
     Returns
@@ -105,6 +118,7 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
         File and dtype of each variable ``group.name`` among the results.
     flags : str
         Compiler flags.
+    device : CPPStandaloneDevice
     """
     from brian2.core.preferences import prefs  # here, since Brian2 takes seconds to import
     from brian2.devices.cpp_standalone.device import CPPStandaloneDevice
@@ -125,8 +139,10 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
         device.insert_code("after_end", "run_input::tell_peak_memory();")
         device.takes_run_input = True
         options = (blueprint.synapses, blueprint.reset, blueprint.models, blueprint.half)
-        snn = SpikingNetwork(blueprint.spec, blueprint.weights, *options)
-        snn.network.run(DT, namespace={}, profile=blueprint.profile)
+        snn = SpikingNetwork(blueprint.spec, blueprint.weights, *options, open=additions is not None)
+        if additions:
+            additions.prepare(snn)
+        snn.network.run(DT, namespace=dict(additions.names) if additions else {}, profile=blueprint.profile)
         read_duration_at_run_time(device, snn.network.name)
         for header in OWN_HEADERS:
             shutil.copy(HERE / "include" / header, project)
@@ -139,7 +155,7 @@ def generate(blueprint: Blueprint, project: Path) -> tuple[dict[str, dict[str, s
         prefs.core.default_float_dtype = floats
         reset_device()
         get_device().defaultclock.dt = dt  # Brian2 has taken over ours
-    return arrays, " ".join([*compiler_flags(), IN_ORDER])
+    return arrays, " ".join([*compiler_flags(), IN_ORDER]), device
 
 
 def read_duration_at_run_time(device, network: str) -> None:

@@ -169,7 +169,7 @@ def states(group: Group, model: NeuronModel) -> dict[str, float]:
     """The variables of a model's own that change, and where each begins a presentation; ``v`` begins as a run says."""
     found = {}
     for name, variable in group.variables.items():
-        changes = isinstance(variable, ArrayVariable) and variable.owner is group and not variable.constant
+        changes = isinstance(variable, ArrayVariable) and variable.owner.name == group.name and not variable.constant
         if changes and variable.size == len(group) and not name.startswith("_") and name not in (*OWN_VARIABLES, "v"):
             found[name] = float(model.initial.get(name, 0))
     if unknown := set(model.initial) - set(found):

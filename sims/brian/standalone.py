@@ -3,21 +3,28 @@
 Images, weights, thresholds, seeds, the number of steps and the rasters are run-time arguments.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
-from sims.brian.binary import Blueprint, build_binary, digest, sources
+from sims.brian.binary import Additions, Blueprint, build_binary, digest, sources
 from sims.brian.cache import cache_entry, scratch_folder
 from sims.brian.packing import fit_half, packed_weights
 from sims.simulation.arriving import constant_input
@@ -26,6 +33,9 @@ from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys
 from sims.simulation.wiring import INPUT_GROUPS, Wiring, counted_groups
+
+if TYPE_CHECKING:
+    from sims.brian.network import SpikingNetwork
 
 __all__ = ["StandaloneSimulator"]
 
@@ -44,6 +54,11 @@ class StandaloneSimulator:
         Show no progress bar while compiling.
     profile : bool
         Let Brian2 measure the time of each of its objects.
+
+    prepare : callable, optional
+        Adds objects of the user's own (monitors, synapses, run_regularly) to the SpikingNetwork that it is given,
+        before it is compiled: into a folder of its own, not cached. Names in their text are looked up where the
+        simulator is made, and monitors hold what the last run gave.
 
     Attributes
     ----------
@@ -66,6 +81,7 @@ class StandaloneSimulator:
         quiet: bool = False,
         profile: bool = False,
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
+        prepare: Callable[[SpikingNetwork], object] | None = None,
     ) -> None:
         self.spec, self.synapses, self.given_weights = spec, synapses, weights
         self.models = models_of(spec, model)
@@ -77,7 +93,15 @@ class StandaloneSimulator:
             spec, weights if synapses == "explicit" else None, synapses, reset, half, profile, self.models
         )
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
-        self._binary = partial(cache_entry, "binaries", blueprint.key, partial(self._build, blueprint, quiet))
+        self._device: Any = None
+        if prepare:
+            caller = sys._getframe(1)
+            self._own_folder = tempfile.TemporaryDirectory(prefix="going-deeper-")
+            folder = Path(self._own_folder.name)
+            self._build(blueprint, quiet, folder, Additions(prepare, caller.f_globals | caller.f_locals))
+            self._binary: Callable[[], Path] = lambda: folder
+        else:
+            self._binary = partial(cache_entry, "binaries", blueprint.key, partial(self._build, blueprint, quiet))
         self._packed = partial(
             cache_entry, "weights", digest(spec, weights, code)[:32], partial(write_packed, spec, weights)
         )
@@ -91,17 +115,30 @@ class StandaloneSimulator:
         if self.synapses == "shared":
             self.weights = self._packed() / PACKED
 
-    def _build(self, blueprint: Blueprint, quiet: bool, folder: Path) -> None:
-        self.seconds = build_binary(folder, blueprint, quiet)
+    def _build(self, blueprint: Blueprint, quiet: bool, folder: Path, additions: Additions | None = None) -> None:
+        self.seconds, device = build_binary(folder, blueprint, quiet, additions)
+        if additions:
+            self._device = device
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded."""
         given = run_input.checked(self.spec)
         self._open()  # the cache may have suffered since
-        with scratch_folder() as results:
+        with scratch_folder() if self._device is None else self._own_results() as results:
             self._execute(given, results, progress)
             self.profiled = profiled_times(results / "profiling_info.txt")
             return self._collect(given, results)
+
+    @contextmanager
+    def _own_results(self) -> Iterator[Path]:
+        """A folder that stays until the next run, from which the user's monitors read."""
+        results = self.folder / "results"
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir()
+        yield results
+        assert self._device is not None
+        self._device.results_dir, self._device.has_been_run = f"{results}/", True
+        self._device.array_cache.clear()
 
     def _execute(self, given: RunInput, results: Path, progress: Progress | None) -> None:
         lines = {

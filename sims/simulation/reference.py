@@ -13,7 +13,7 @@ from sims.simulation.arriving import arriving, constant_input, kernel, neurons
 from sims.simulation.models import IF, MODELS, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
-from sims.simulation.stimulus import input_spikes, presentation_keys
+from sims.simulation.stimulus import presentation_keys, spike_probability_draws
 from sims.simulation.wiring import INPUT_GROUPS, counted_groups, group_shape
 
 __all__ = ["ReferenceSimulator"]
@@ -79,10 +79,9 @@ class ReferenceSimulator:
         output_v: list[np.ndarray] = []
         fired: dict[str, list[np.ndarray]] = {name: [] for name in (spec.output.name, *given.rasters)}
         for step in range(given.steps):
-            shown = np.stack([_shown(given, k, key, step) for k, key in enumerate(keys)])
-            signed = torch.from_numpy(shown.transpose(0, 3, 1, 2)).to(self.device)
-            spikes = {spec.input.name: signed}
-            groups = {name: (sign * signed > 0).float() for name, sign in INPUT_GROUPS.items()}
+            groups = {name: _shown(given, name, keys, step).to(self.device) for name in INPUT_GROUPS}
+            signed = torch.stack([sign * groups[name] for name, sign in INPUT_GROUPS.items()])
+            spikes = {spec.input.name: signed.sum(0)}
             for population in spec.populations[1:]:
                 name = population.name
                 parts = [arriving(spec, p, self.weights[p.name], spikes[p.pre]) for p in spec.incoming(name)]
@@ -139,12 +138,13 @@ class ReferenceSimulator:
         return torch.zeros(n, channels, height, width, device=self.device)
 
 
-def _shown(given: RunInput, presentation: int, key: np.uint64, step: int) -> np.ndarray:
-    """Signed spikes of the input in one step, -1, 0 or 1, float32, of the shape of an image."""
-    if given.coding == "poisson":
-        return input_spikes(given.x[presentation], int(key), step).astype(np.float32)
-    signed = [sign * given.probability(group, presentation, step) for group, sign in INPUT_GROUPS.items()]
-    return np.sum(signed, axis=0).reshape(given.x.shape[1:])
+def _shown(given: RunInput, group: str, keys: np.ndarray, step: int) -> Tensor:
+    """Spikes of a group of the input in one step, 0 or 1, (presentations, channels, height, width)."""
+    fired = []
+    for presentation, key in enumerate(keys):
+        probability = given.probability(group, presentation, step).reshape(given.x.shape[1:])
+        fired.append(spike_probability_draws(int(key), step, probability.size).reshape(probability.shape) < probability)
+    return torch.from_numpy(np.stack(fired).transpose(0, 3, 1, 2).astype(np.float32))
 
 
 def _in_order(events: np.ndarray) -> np.ndarray:

@@ -1,0 +1,234 @@
+"""Neuron models as text; what differs between neurons; a current and events as input: on all paths."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from brian2 import SpikeMonitor, StateMonitor, Synapses
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import assert_same, case, exact_weights, groups, images, specs, weights_of
+
+from netspec.errors import UserError
+from netspec.spec import NetSpec
+from netspec.thresholds import RESETS
+from sims.brian.inprocess import InProcessSimulator
+from sims.brian.runtime import RUNTIMES, open_simulator
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.models import IF, LEAKY, MODELS, REFRACTORY, NeuronModel, load_model
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import CODINGS, RunInput
+from sims.simulation.wiring import SYNAPSES
+
+HALF_LEFT = replace(LEAKY, parameters={"leak": 0.5})  # a bit a step: exact for some steps
+SHORT_REST = replace(REFRACTORY, parameters={"period": 2})
+EXACT = (IF, HALF_LEFT, SHORT_REST)
+ADAPTIVE = NeuronModel(
+    "adaptive", "v : 1\na : 1", update="a *= 0.5", threshold="v >= v_th + a", on_spike="a += 0.5", initial={"a": 0.25}
+)
+
+
+def varied(spec: NetSpec, seed: int, coding: str, steps: int = 6) -> RunInput:
+    """A run in which everything that can be told of neurons differs between them; all numbers are exact."""
+    rng = np.random.default_rng(seed)
+    x, thresholds, constant, initial = images(spec, 2, seed), {}, {}, {}
+    for population in spec.spiking:
+        name, channels = population.name, population.shape[2]
+        thresholds[name] = [rng.integers(1, 128) / 64, rng.integers(1, 128, channels) / 64][rng.integers(2)]
+        if rng.random() < 0.5:
+            constant[name] = rng.integers(-32, 33, channels) / 64
+        if rng.random() < 0.5:
+            initial[name] = rng.integers(-64, 65, population.shape) / 64
+    place = [rng.integers(0, size, 40) for size in (2, steps, *spec.input.shape)]
+    events = np.unique(np.stack([*place, rng.choice([-1, 1], 40)], axis=1), axis=0)
+    if coding == "current":
+        x = 2 * np.round(4 * x) / 4  # beyond 1
+    shown = RunInput(x, thresholds, steps, seed, rasters=groups(spec), raster_presentations=2, coding=coding)
+    return replace(shown, events=events if coding == "events" else None, constant=constant, initial=initial)
+
+
+def feasible(spec: NetSpec, coding: str) -> bool:
+    return coding != "current" or all(spec[p.post].kind == "if" for p in spec.outgoing("input"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    specs(), st.integers(0, 2**16), st.sampled_from(SYNAPSES), st.sampled_from(RESETS), st.sampled_from(EXACT),
+    st.sampled_from(CODINGS),
+)  # fmt: skip
+def test_random_networks_of_any_model_and_stimulus_are_the_reference(spec, seed, synapses, reset, model, coding):
+    weights = exact_weights(spec, seed)
+    run_input = varied(spec, seed, coding if feasible(spec, coding) else "events")
+    expected = ReferenceSimulator(spec, weights, reset, model=model).run(run_input)
+    found = open_simulator(spec, weights, "numpy", synapses, reset, quiet=True, model=model).run(run_input)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "model", "reset"),
+    [
+        ("standalone", IF, "subtract"),
+        ("standalone", HALF_LEFT, "zero"),
+        ("standalone", SHORT_REST, "subtract"),
+        ("cython", HALF_LEFT, "subtract"),
+        ("cython", SHORT_REST, "zero"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_one_binary_takes_all_stimuli_and_numbers_at_run_time(runtime, model, reset):
+    spec, weights, _ = case("sprout")
+    network = open_simulator(spec, weights, runtime, "shared", reset, quiet=True, model=model)
+    spikes = set()
+    for seed, coding in enumerate((*CODINGS, *CODINGS)):
+        run_input = varied(spec, seed, coding)
+        expected = ReferenceSimulator(spec, weights, reset, model=model).run(run_input)
+        assert_same(network.run(run_input), expected)
+        spikes.add(int(expected.counts.sum()))
+    assert len(spikes) > 4  # they differ
+
+
+def test_peaks_include_the_constant_input(simulator):
+    spec, weights, usual = case("sprout")
+    run_input = RunInput(usual.x, {}, 8, measured=("a",), constant={"a": [0.25, -0.5, 2]})
+    expected = ReferenceSimulator(spec, weights).run(run_input)
+    assert expected.peaks["a"].reshape(-1, 3)[:, 2].min() >= 1.5
+    for runtime in RUNTIMES:
+        assert_same(simulator("sprout", runtime).run(run_input), expected)
+
+
+def adapting(steps: int, drive: float, threshold: float) -> list[int]:
+    """The steps in which one adaptive neuron fires, by hand."""
+    v, a, fired = 0.0, ADAPTIVE.initial["a"], []
+    for step in range(steps):
+        v += drive
+        a *= 0.5
+        if v >= threshold + a:
+            v, a = 0.0, a + 0.5
+            fired.append(step)
+    return fired
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_model_of_one_s_own_is_its_text(runtime):
+    spec, weights, usual = case("sprout")
+    network = open_simulator(spec, weights, runtime, quiet=True, model={"a": ADAPTIVE})
+    dark = RunInput(0 * usual.x, {"a": 1, "output": 9}, 30, rasters=("a",), raster_presentations=3)
+    recording = network.run(replace(dark, constant={"a": [0.375, 0.0, 1.0]}))
+    for channel, drive in enumerate((0.375, 0.0, 1.0)):
+        spikes = recording.spikes("a").query(f"channel == {channel} and y == 1 and x == 2")
+        for presentation in range(3):  # each begins anew
+            assert spikes[spikes.presentation == presentation].step.tolist() == adapting(30, drive, 1)
+
+
+def test_the_reference_refuses_what_it_does_not_know():
+    spec, weights, _ = case("sprout")
+    for model in (ADAPTIVE, replace(IF, reset="v = -100")):
+        with pytest.raises(UserError, match=f"the reference knows .*, not {model.name}"):
+            ReferenceSimulator(spec, weights, model=model)
+
+
+# What a user changes acts, or is refused
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("synapses", SYNAPSES)
+def test_changed_text_changes_the_spikes(synapses, runtime):
+    """A reset far below, a threshold never reached, a drift without any input: each was ignored on some path once."""
+    if (synapses, runtime) == ("explicit", "cython"):
+        pytest.skip("compiles long, and has nothing that the others lack")
+    spec, weights, usual = case("sprout")
+    counts = {}
+    for model in (
+        IF,
+        replace(IF, reset="v = -100"),
+        replace(IF, threshold="v >= 1000 * v_th"),
+        NeuronModel("drift", "dv/dt = drift / ms : 1", namespace={"drift": 0.125}),
+    ):
+        network = open_simulator(spec, weights, runtime, synapses, quiet=True, model={"a": model})
+        text = (model.name, model.reset, model.threshold)
+        counts[text] = [network.run(replace(usual, x=x)).spike_counts("a").sum() for x in (usual.x, 0 * usual.x)]
+    plain, low, high, drift = counts.values()
+    assert plain[0] > low[0] > high[0] == 0
+    assert plain[1] == low[1] == high[1] == 0 < drift[1]
+
+
+def test_thresholds_of_single_neurons_act_and_lesions_are_such(simulator):
+    spec, weights, usual = case("sprout")
+    lesion = np.full(spec["a"].shape, usual.thresholds["a"])
+    lesion[:, 3:] = np.inf
+    run_input = replace(usual, thresholds=usual.thresholds | {"a": lesion})
+    expected = ReferenceSimulator(spec, weights).run(run_input)
+    assert expected.spike_counts("a")[:, :, :3].any() and not expected.spike_counts("a")[:, :, 3:].any()
+    for runtime in ("numpy", "standalone"):
+        assert_same(simulator("sprout", runtime).run(run_input), expected)
+
+
+def test_objects_and_monitors_of_one_s_own_are_compiled_in():
+    spec, weights, usual = case("sprout")
+    strength = 0.25  # found in the text below
+    monitors = {}
+
+    def prepare(snn):
+        snn["a"].run_regularly("v += strength * (i % 2)", when="groups")
+        feedback = Synapses(snn["output"], snn["a"], on_pre="v_post += 0.5", name="feedback")
+        feedback.connect()
+        monitors["v"] = StateMonitor(snn["a"], "v", record=[0, 5], when="end")
+        monitors["spikes"] = SpikeMonitor(snn["a"])
+        snn.network.add(feedback, *monitors.values())
+
+    compiled = StandaloneSimulator(spec, weights, quiet=True, prepare=prepare)
+    recording, seen = compiled.run(usual), dict(monitors)
+    simulator = InProcessSimulator(spec, weights, target="numpy")
+    prepare(simulator.snn)
+    assert_same(recording, simulator.run(usual))
+    assert strength and seen["spikes"].num_spikes == recording.spike_counts("a").sum() > 0
+    np.testing.assert_array_equal(seen["v"].v, monitors["v"].v)
+    assert_same(compiled.run(usual), recording)
+
+
+def test_models_are_told_apart_by_their_text_not_their_parameters():
+    spec, weights = case("sprout")[0], weights_of("sprout")
+    compiled = [StandaloneSimulator(spec, weights, quiet=True, model=m) for m in (LEAKY, HALF_LEFT)]
+    assert compiled[0].folder == compiled[1].folder
+    assert compiled[0].folder != StandaloneSimulator(spec, weights, quiet=True).folder
+
+
+def test_models_come_from_text_files(tmp_path):
+    (tmp_path / "mine.toml").write_text('equations = "v : 1"\nupdate = "v *= leak"\n[parameters]\nleak = 0.95\n')
+    assert load_model(str(tmp_path / "mine.toml")) == replace(LEAKY, name="mine")
+    assert [load_model(name) for name in MODELS] == list(MODELS.values())
+    for text, message in {
+        "update = 7": "update is no text",
+        'namespace = "os"': "unknown: namespace",
+        'equations = "v : 1 (unless refractory)"': "write refractoriness into its update",
+        'equations = "v_th : 1"': "v_th is a variable that every neuron has already",
+        "update": "no description of a neuron model",
+    }.items():
+        (tmp_path / "wrong.toml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_model(str(tmp_path / "wrong.toml"))
+    with pytest.raises(UserError, match="neither a file nor one of the neuron models if, leaky, refractory"):
+        load_model("lif")
+
+
+def test_what_does_not_fit_is_refused():
+    spec, weights, usual = case("garden")
+    with pytest.raises(UserError, match="a reset of its own; a reset to subtract would be ignored"):
+        open_simulator(spec, weights, "numpy", reset="subtract", model=replace(IF, reset="v = -1"))
+    with pytest.raises(UserError, match="not input, r"):
+        open_simulator(spec, weights, "numpy", model={"input": IF, "r": IF})
+    with pytest.raises(UserError, match="b is no variable of it that changes"):
+        open_simulator(spec, weights, "numpy", model=replace(IF, initial={"b": 1}))
+    row = [0, 0, 0, 0, 0, 1]
+    for change, message in (
+        ({"coding": "rate"}, "must be one of poisson, current, events, got 'rate'"),
+        ({"constant": {"r": 1}}, "r has no constant input"),
+        ({"initial": {"a": [1, 2]}}, r"initial potential of a: \(2,\) does not fit"),
+        ({"initial": {"a": np.nan}}, "not a number"),
+        ({"coding": "events"}, "events are rows of six integers"),
+        ({"coding": "events", "events": np.array([row, row])}, "a neuron fires twice in one step"),
+        ({"coding": "events", "events": np.array([[9, *row[1:]]])}, "presentation must lie between 0 and 2"),
+        ({"coding": "events", "events": np.array([[*row[:5], 0]])}, "the sign must be 1 or -1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            replace(usual, **change).checked(spec)
