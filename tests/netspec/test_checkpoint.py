@@ -104,6 +104,8 @@ def test_shipped_network_is_found_by_name(path, trained, monkeypatch):
 
 
 SHIPPED = {
+    "resnet20-cifar10-basic-60epochs": "05eae52dbd306cb481365437a7bd5a1dbcc9ca119606b91e670553d2c916f789",
+    "resnet20-cifar10-60epochs-decay3": "31e76a5d5364f7d65a549f6c65c5e1be9d23c2dfbe85642ca2b43d9fb77a06ec",
     "resnet20-cifar10-constraint1-60epochs": "b1eaeb851dc2e8722b1d2684948b173fad7b53350ca9b95d15e7b1ea1c35f918",
     "resnet20-cifar10-60epochs": "afa2da6e751683ab2d87c7ae7cf1497f384a70ca71d17e0b9bd19d20abb75f5f",
     "resnet20-cifar10": "a4e16b702a93f888685aaad9ae9553836ca128b3e6cfab92ff47ecea653d80b1",
