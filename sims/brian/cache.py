@@ -27,8 +27,15 @@ verified: set[tuple[Path, str]] = set()  # entries whose digests this process ha
 
 
 def cache_folder() -> Path:
-    """Where binaries and packed weights are kept: ``$GOING_DEEPER_CACHE`` or the user's cache."""
-    place = os.environ.get("GOING_DEEPER_CACHE") or user_cache_dir("going-deeper-in-brian2")
+    """Where binaries and packed weights are kept: ``$GOING_DEEPER_CACHE`` or the user's cache.
+
+    A user without an account and a home has one among the temporary files.
+    """
+    place = os.environ.get("GOING_DEEPER_CACHE")
+    try:
+        place = place or user_cache_dir("going-deeper-in-brian2")
+    except RuntimeError:
+        place = f"{tempfile.gettempdir()}/going-deeper-in-brian2-{os.getuid()}"
     return Path(os.path.expanduser(place)).absolute()
 
 

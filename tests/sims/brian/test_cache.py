@@ -153,3 +153,13 @@ def test_the_cache_can_be_emptied(own_cache):
         empty_cache()
     assert [entry.exists() for entry in entries] == [True, False]
     assert cache_sizes()["weights"] == (0, 0)
+
+
+def test_user_without_account_and_home_has_a_cache_among_temporary_files(monkeypatch, tmp_path):
+    def no_home(name):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("GOING_DEEPER_CACHE")
+    monkeypatch.setattr("sims.brian.cache.user_cache_dir", no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"going-deeper-in-brian2-{os.getuid()}"
