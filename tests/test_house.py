@@ -37,9 +37,10 @@ def test_arrows_point_one_way():
         assert not [other for other in others if other.split(".")[0] in above], module
 
 
-def test_brian2_is_imported_in_one_folder_alone():
+def test_brian2_is_imported_in_one_folder_and_the_examples_alone():
     importing = {m for m, others in IMPORTS.items() if any(o.split(".")[0].startswith("brian2") for o in others)}
-    assert importing and all(module.startswith("sims.brian.") for module in importing)
+    assert importing and all(module.startswith(("sims.brian.", "sims.examples.")) for module in importing)
+    assert not any(other.startswith("sims.examples") for others in IMPORTS.values() for other in others)
 
 
 def test_nobody_imports_a_command():

@@ -1,8 +1,8 @@
 """The order in which shared-weight synapses keep their weights, and the file that a compiled network maps into memory.
 
-The kernel of a projection is kept as ``[c_pre][ky][kx][c_post]``: the channels of one pixel of post are neighbours in
-memory, and so are the weights of all its connections with one neuron of pre. A spike adds a row of weights to each
-pixel of post that it reaches.
+The kernel of a projection is kept as ``[c_pre][ky][kx][c_post / groups]``: the channels of one pixel of post are
+neighbours in memory, and so are the weights of all its connections with one neuron of pre. A spike adds a row of
+weights to each pixel of post that it reaches.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from sims.simulation.wiring import Wiring
 __all__ = ["fit_half", "pack_kernel", "packed_weights", "unpack_kernel"]
 
 
-def pack_kernel(weights: np.ndarray) -> np.ndarray:
-    """Bring weights ``[c_post][c_pre][ky][kx]`` into the order ``[c_pre][ky][kx][c_post]``; flat."""
-    return np.ascontiguousarray(weights.transpose(1, 2, 3, 0)).ravel()
+def pack_kernel(weights: np.ndarray, groups: int = 1) -> np.ndarray:
+    """Bring weights ``[c_post][c_pre / groups][ky][kx]`` into the order ``[c_pre][ky][kx][c_post / groups]``; flat."""
+    grouped = weights.reshape(groups, -1, *weights.shape[1:])
+    return np.ascontiguousarray(grouped.transpose(0, 2, 3, 4, 1)).ravel()
 
 
 def unpack_kernel(geometry: Geometry, kernel: np.ndarray) -> np.ndarray:

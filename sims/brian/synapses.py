@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from brian2 import Group, Synapses, ms
@@ -13,34 +14,39 @@ from sims.simulation.geometry import Geometry, connections
 
 __all__ = ["SharedProjection", "check_memory", "explicit_synapses"]
 
+INNER_LOOPS = str(Path(__file__).parent / "include" / "inner_loops.h")
 EXPLICIT_BYTES = 64  # of a connection while stock synapses are made: indices, weight, and copies of them
 
 
 class SharedProjection(TemplateRunner):
-    """Every spike of ``pre`` adds its rows of the kernel to the membrane potentials ``v`` of ``post``.
+    """Every spike of ``pre`` adds its rows of the kernel to a variable of ``post``: the membrane potential.
 
     One step costs as many additions as the spikes have connections, and in C++ standalone a look at every pixel of
     ``post``; memory is that of the kernel, and of a list of the spikes that reach each pixel, shared by all
-    projections. In C++ standalone the kernel lies in a file that the binary maps (see ``run_input.h``), and spikes
-    are taken to be in ascending order of their neurons; at run time it is the variable ``kernel``.
+    projections.
 
     Parameters
     ----------
     pre, post : Group
-        ``pre`` has spikes; ``post`` has ``v``, and ``reached`` if its neurons may be left alone (``NeuronStep``).
+        ``pre`` has spikes; ``post`` has the variable, and ``reached`` if its neurons may be left alone
+        (``NeuronStep``).
     geometry : Geometry
-    kernel : numpy.ndarray
-        Weights, packed by ``pack_kernel``; float32. Not used in C++ standalone.
+    kernel : numpy.ndarray, optional
+        Weights, packed by ``pack_kernel``; they become the variable ``kernel``, of the variable's type. Left out, they
+        lie in a file that the binary maps (C++ standalone, see ``run_input.h``), and spikes are taken to be in
+        ascending order of their neurons.
     offset : int
-        Where the kernel begins in the file of all weights, in numbers (C++ standalone).
+        Where the kernel begins in that file, in numbers.
     half : bool
         Whether the weights in that file have half precision.
     sign : {1, -1}
         Factor on all weights: -1 for spikes of negative inputs.
     graded : bool
         Multiply by the presynaptic ``v``: the projection of a relay.
-    when : str
-        Scheduling slot.
+    when, order, name
+        As for every Brian2 object.
+    variable : str
+        Of ``post``, one number a neuron, of single or double precision.
     """
 
     def __init__(
@@ -55,8 +61,10 @@ class SharedProjection(TemplateRunner):
         graded: bool = False,
         when: str = "synapses",
         name: str = "sharedprojection*",
+        order: int = 0,
+        variable: str = "v",
     ) -> None:
-        references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, "v")}
+        references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, variable)}
         marks = 0  # of each pixel of post; a dense projection takes all of post for one
         if "reached" in post.variables:
             references |= {"_post_lowest": (post, "lowest"), "_post_reached": (post, "reached")}
@@ -65,22 +73,29 @@ class SharedProjection(TemplateRunner):
         assert geometry.kernel_size < 2**31  # places in it are int32
         if graded:
             references["_pre_v"] = (pre, "v")
+        dtype = np.dtype(post.variables[variable].dtype)
+        double = dtype == np.float64
         settings = asdict(geometry) | {
             "pre_size": len(pre),
+            "row": geometry.row,
+            "real": "double" if double else "float",
             "sign": sign,
             "scale": geometry.scale,
-            "weight_type": "vectors::half" if half else "float",
+            "weight_type": "double" if double else "vectors::half" if half else "float",
+            "header": INNER_LOOPS,
             "graded": graded,
             "marks": marks,
             "offset": offset,
             "kernel_size": geometry.kernel_size,
             "crossings": geometry.crossings,
         }
-        TemplateRunner.__init__(self, post, "shared_projection", when, name, (), references, {"g": settings})
+        TemplateRunner.__init__(self, post, "shared_projection", when, name, (), references, {"g": settings}, order)
         self.geometry = geometry
-        if not (geometry.identity or is_standalone()):
-            assert kernel is not None and kernel.size == geometry.kernel_size
-            self.variables.add_array("kernel", size=kernel.size, values=kernel, dtype=np.float32, constant=True)
+        if kernel is None:
+            assert geometry.identity or is_standalone()
+        else:
+            assert kernel.size == geometry.kernel_size
+            self.variables.add_array("kernel", size=kernel.size, values=kernel, dtype=dtype, constant=True)
             self.needed_variables.append("kernel")
 
 

@@ -26,6 +26,8 @@ class Geometry:
     kernel_height, kernel_width, stride, padding, pool : int
     identity : bool
         Weight 1 / pool**2 from each channel to its like, no kernel.
+    groups : int
+        Channels of pre and of post are in as many groups, the first joined with the first, and so on.
     """
 
     height: int
@@ -40,6 +42,7 @@ class Geometry:
     padding: int
     pool: int
     identity: bool
+    groups: int = 1
 
     @classmethod
     def of(cls, spec: NetSpec, projection: Projection) -> Geometry:
@@ -68,7 +71,12 @@ class Geometry:
     @property
     def kernel_size(self) -> int:
         """Number of weights that are kept."""
-        return 0 if self.identity else self.channels * self.kernel_height * self.kernel_width * self.post_channels
+        return 0 if self.identity else self.channels * self.kernel_height * self.kernel_width * self.row
+
+    @property
+    def row(self) -> int:
+        """Number of weights by which a neuron of pre reaches one pixel of post: its channels, or those of one group."""
+        return self.post_channels // self.groups
 
     @property
     def crossings(self) -> int:
@@ -95,14 +103,14 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     ----------
     geometry : Geometry
     weights : numpy.ndarray
-        ``[c_post][c_pre][ky][kx]``, from :func:`as_convolution`.
+        ``[c_post][c_pre / groups][ky][kx]``, as of :func:`as_convolution`.
 
     Returns
     -------
     pre, post : numpy.ndarray
         int32 neuron indices.
     weight : numpy.ndarray
-        float32, what a spike along the connection adds.
+        What a spike along the connection adds, of the weights' type.
     """
     g = geometry
     y_pairs = _pairs(g.height, g.post_height, g.kernel_height, g)
@@ -110,13 +118,15 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     if g.identity:
         c_pre = c_post = np.arange(g.channels)
     else:
-        c_pre, c_post = (index.ravel() for index in np.indices((g.channels, g.post_channels)))
+        c_pre, within = (index.ravel() for index in np.indices((g.channels, g.row)))
+        c_post = c_pre // (g.channels // g.groups) * g.row + within
     iy, ix, ic = (i.ravel() for i in np.indices((len(y_pairs), len(x_pairs), len(c_pre)), dtype=np.int32))
     y, row, ky = y_pairs[iy].T
     x, column, kx = x_pairs[ix].T
     pre = (y * g.width + x) * g.channels + c_pre[ic]
     post = (row * g.post_width + column) * g.post_channels + c_post[ic]
-    return pre.astype(np.int32), post.astype(np.int32), weights[c_post[ic], c_pre[ic], ky, kx] * np.float32(g.scale)
+    weight = weights[c_post[ic], c_pre[ic] % weights.shape[1], ky, kx] * weights.dtype.type(g.scale)
+    return pre.astype(np.int32), post.astype(np.int32), weight
 
 
 def _pairs(size: int, post_size: int, kernel: int, geometry: Geometry) -> np.ndarray:

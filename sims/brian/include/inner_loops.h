@@ -150,6 +150,17 @@ inline bool add_rows(float* const v, const Weight* const kernel, const int32_t* 
     return any;
 }
 
+// The same in double precision, which needs no speed of ours.
+template <int C, bool FAR, class Factor>
+inline bool add_rows(double* const v, const double* const kernel, const int32_t* const rows, const int n, const double threshold,
+                     const Factor& factor) {
+    for (int r = 0; r < n; r++)
+        for (int k = 0; k < C; k++) v[k] += factor(r) * (kernel + rows[r])[k];
+    bool any = false;
+    for (int k = 0; k < C; k++) any |= v[k] >= threshold;
+    return any;
+}
+
 // Room for n numbers, and AHEAD after them that may be read and written; it holds memory only where it was used. Those
 // who ask for the same ID use it one after another, so that it stays in the caches.
 template <class T, int ID>

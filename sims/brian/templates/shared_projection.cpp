@@ -1,11 +1,23 @@
 {# A convolution without a synapse table: the weights of all spikes that reach a pixel of post are added there. #}
 {% extends 'common_group.cpp' %}
+{% block extra_headers %}
+{% if 'kernel' in variables %}
+#include <algorithm>
+#include <vector>
+#include "{{g.header}}"
+{% endif %}
+{% endblock %}
 {% block maincode %}
 {% set spikes = get_array_name(variables['_pre_spikes']) %}
-{% set scale = '%.9ef' % (g.sign * g.scale) %}
+{% set scale = '%.9ef' % (g.sign * g.scale) %}{# of pools whose area is no power of 2, rounded to single precision #}
     const int32_t n_spikes = {{spikes}}[{{g.pre_size}}];
     if (n_spikes == 0) return;
-    float* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
+    {% if 'kernel' in variables and not g.identity %}
+    std::vector<int32_t> in_order({{spikes}}, {{spikes}} + n_spikes);  // not every group of a user lists them so
+    std::sort(in_order.begin(), in_order.end());
+    {% set spikes = 'in_order' %}
+    {% endif %}
+    {{g.real}}* __restrict const potentials = {{get_array_name(variables['_post_v'])}};
     {% if g.marks %}
     const float threshold = {{get_array_name(variables['_post_lowest'])}}[0];
     int8_t* const reached = {{get_array_name(variables['_post_reached'])}};
@@ -28,7 +40,11 @@
     }
     {% else %}
     {% set far = 'true' if g.kernel_size > 200000 else 'false' %}{# such kernels do not stay in the second-level cache #}
+    {% if 'kernel' in variables %}
+    const {{g.weight_type}}* const kernel = {{get_array_name(variables['kernel'])}};
+    {% else %}
     static const {{g.weight_type}}* const kernel = static_cast<const {{g.weight_type}}*>(run_input::get().weights) + {{g.offset}};
+    {% endif %}
     // spikes are sorted, so those of neighbouring pixels in a row of pre are neighbours in the list
     int32_t* const first = vectors::scratch<int32_t, 0>({{g.height * g.width + 1}});  // of each pixel of pre
     int32_t* const offset = vectors::scratch<int32_t, 1>({{g.pre_size}});  // of a spike's weights, less what depends on post
@@ -38,7 +54,7 @@
         const int c = i % {{g.channels}};
         const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
         first[i / {{g.channels}} + 1]++;
-        offset[s] = (c * {{g.kernel_height * g.kernel_width}} + x) * {{g.post_channels}};
+        offset[s] = (c * {{g.kernel_height * g.kernel_width}} + x) * {{g.row}};
     }
     for (int pixel = 0; pixel < {{g.height * g.width}}; pixel++) first[pixel + 1] += first[pixel];
 
@@ -68,7 +84,7 @@
                 for (int32_t s = begin; s < end; s++) graded[n + s - begin] = {{get_array_name(variables['_pre_v'])}}[{{spikes}}[s]];
                 {% endif %}
                 const int ky = y / {{g.pool}} - y_kernel;
-                const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride}}) * {{g.post_channels}};
+                const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride}}) * {{g.row}};
                 vectors::copy_shifted(rows + n, offset + begin, end - begin, shift);
                 n += end - begin;
             }
@@ -76,10 +92,19 @@
         }
     }
     for (int32_t pixel = 0, begin = 0; pixel < {{g.post_height * g.post_width}}; begin = end_of[pixel++]) {
+        const auto factor = [&](const int{% if g.graded %} r{% endif %}) { return {{scale}}{% if g.graded %} * graded[begin + r]{% endif %}; };
+        {% if g.groups == 1 %}
         const bool reaches = vectors::add_rows<{{g.post_channels}}, {{far}}>(
-            potentials + (size_t)pixel * {{g.post_channels}}, kernel, rows + begin, end_of[pixel] - begin, threshold, [&](const int{% if g.graded %} r{% endif %}) {
-                return {{scale}}{% if g.graded %} * graded[begin + r]{% endif %};
-            });
+            potentials + (size_t)pixel * {{g.post_channels}}, kernel, rows + begin, end_of[pixel] - begin, threshold, factor);
+        {% else %}
+        bool reaches = false;
+        for (int r = 0; r < end_of[pixel] - begin; r++) {
+            const int32_t row = rows[begin + r];
+            const int group = row / {{g.kernel_height * g.kernel_width * g.row * (g.channels // g.groups)}};
+            reaches |= vectors::add_rows<{{g.row}}, false>(
+                potentials + (size_t)pixel * {{g.post_channels}} + group * {{g.row}}, kernel, &row, 1, threshold, [&](int) { return factor(r); });
+        }
+        {% endif %}
         {% if g.marks %}
         for (int k = 0; k < {{g.marks}}; k++) reached[pixel * {{g.marks}} + k] |= reaches;
         {% endif %}

@@ -7,9 +7,9 @@
     if _n_spikes == 0:
         return
     cdef int _s, _i, _c, _x, _y, _row, _column, _first_row, _last_row, _first, _last, _k
-    cdef float *_v
-    cdef float *_w
-    cdef float _graded = 1
+    cdef {{g.real}} *_v
+    cdef {{g.real}} *_w
+    cdef {{g.real}} _graded = 1
     for _s in range(_n_spikes):
         _i = {{spikes}}[_s]
         _c = _i % {{g.channels}}
@@ -21,7 +21,7 @@
         {% if g.identity %}
         if _x % {{g.stride}} == 0 and _y % {{g.stride}} == 0:
             _k = (_y // {{g.stride}} * {{g.post_width}} + _x // {{g.stride}}) * {{g.post_channels}} + _c
-            {{potentials}}[_k] += <float>{{g.sign * g.scale}} * _graded
+            {{potentials}}[_k] += <{{g.real}}>{{g.sign * g.scale}} * _graded
         {% else %}
         _first_row = 0 if _y < {{g.kernel_height}} else (_y - {{g.kernel_height}}) // {{g.stride}} + 1
         _last_row = min(_y // {{g.stride}}, {{g.post_height - 1}})
@@ -30,10 +30,10 @@
         for _row in range(_first_row, _last_row + 1):
             for _column in range(_first, _last + 1):
                 _w = {{get_array_name(variables['kernel'])}} + ((_c * {{g.kernel_height}} + (_y - _row * {{g.stride}}))
-                     * {{g.kernel_width}} + (_x - _column * {{g.stride}})) * <size_t>{{g.post_channels}}
-                _v = {{potentials}} + (_row * {{g.post_width}} + _column) * <size_t>{{g.post_channels}}
-                for _k in range({{g.post_channels}}):
-                    _v[_k] += <float>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
+                     * {{g.kernel_width}} + (_x - _column * {{g.stride}})) * <size_t>{{g.row}}
+                _v = {{potentials}} + (_row * {{g.post_width}} + _column) * <size_t>{{g.post_channels}} + _c // {{g.channels // g.groups}} * {{g.row}}
+                for _k in range({{g.row}}):
+                    _v[_k] += <{{g.real}}>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
 
         {% endif %}
 {% endblock %}

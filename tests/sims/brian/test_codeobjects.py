@@ -10,11 +10,11 @@ from sims.simulation.geometry import Geometry
 
 
 def test_what_cython_cannot_compile_is_told(monkeypatch, capfd):
-    """Brian2 2.9 passes over such errors, and nothing would run: a template for float32 on a float64 variable."""
+    """Brian2 2.9 passes over such errors, and nothing would run: a template for real numbers on an integer variable."""
     target = prefs.codegen.target
     prefs.codegen.target = "cython"
     try:
-        pre, post = SpikeGeneratorGroup(2, [0], [0] * ms), NeuronGroup(3, "v : 1")
+        pre, post = SpikeGeneratorGroup(2, [0], [0] * ms), NeuronGroup(3, "v : integer")
         geometry = Geometry(1, 1, 2, 1, 1, 3, 1, 1, 1, 0, 1, False)
         projection = SharedProjection(pre, post, geometry, np.ones(6, np.float32))
         assert issubclass(projection.codeobj_class, CythonTemplates) and isinstance(projection, BrianObject)

@@ -1,0 +1,186 @@
+"""Synapses that share their weights, between Brian2 groups of one's own: a convolution, or a dense layer."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from brian2 import Group, Quantity, Subgroup
+from brian2.core.namespace import get_local_namespace
+from brian2.core.variables import ArrayVariable
+from brian2.units.fundamentalunits import fail_for_dimension_mismatch, get_dimensions
+
+from netspec.errors import UserError
+from sims.brian.packing import pack_kernel
+from sims.brian.synapses import SharedProjection
+from sims.simulation.geometry import Geometry
+
+__all__ = ["SharedSynapses"]
+
+EFFECT = re.compile(r"(\w+?)(?:_post)?\s*([+-])=\s*(?:([\w.]+)\s*\*\s*w|w\s*\*\s*([\w.]+)|w)")
+
+
+class SharedSynapses(SharedProjection):
+    """What ``Synapses(pre, post, 'w : 1', on_pre='ge_post += w')`` does if ``w`` is a kernel that all places share.
+
+    Neither a list of connections nor a weight for each of them is kept. Works with numpy, Cython and C++ standalone.
+
+    Neurons are numbered channel-last, ``(y * width + x) * channels + c``, as ``numpy.ravel`` does.
+
+    Parameters
+    ----------
+    pre : Group
+        With spikes: NeuronGroup, PoissonGroup, SpikeGeneratorGroup, ...
+    post : Group
+    weights : numpy.ndarray or Quantity
+        Of a convolution (channels of post, channels of pre / groups, height, width), as torch has them; a
+        cross-correlation, as in all deep learning. Of a dense layer (neurons of post, neurons of pre).
+    on_pre : str
+        What a spike does: ``ge_post += w``, ``ge_post -= w`` or, with a number or a constant as a factor,
+        ``ge_post += c*w``.
+    pre_shape : (int, int, int)
+        Height, width and channels of ``pre``, for a convolution. Those of ``post`` follow.
+    stride, padding, groups : int
+        As torch's Conv2d has them.
+    pool : int
+        The convolution sees ``pre`` through windows of pool x pool neurons, whose spikes count 1 / pool**2
+        (average pooling).
+    when, order, name
+        As of ``Synapses``.
+    namespace : mapping, optional
+        Where the factor is looked up; by default where this is called.
+    delay : Quantity
+        None but 0: there are no delays.
+
+    Raises
+    ------
+    UserError
+        If stock Synapses would do something else than these can.
+    DimensionMismatchError
+
+    Attributes
+    ----------
+    post_shape : (int, int, int)
+        Height, width, channels.
+    kernel : VariableView
+        The weights times the factor, in SI units, in the order ``[c_pre][ky][kx][c_post / groups]``.
+
+    Examples
+    --------
+    ``SharedSynapses(image, cells, filters, on_pre="v_post += w", pre_shape=(64, 64, 1), padding=4)``
+    """
+
+    def __init__(
+        self,
+        pre: Group,
+        post: Group,
+        weights: np.ndarray | Quantity,
+        on_pre: str,
+        pre_shape: Sequence[int] | None = None,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        pool: int = 1,
+        when: str = "synapses",
+        order: int = 0,
+        name: str = "sharedsynapses*",
+        namespace: Mapping[str, Any] | None = None,
+        delay: Quantity | float = 0,
+    ) -> None:
+        if np.any(np.asarray(delay) != 0):
+            raise UserError("shared-weight synapses have no delays; stock Synapses do")
+        effect = EFFECT.fullmatch(on_pre.strip())
+        if not effect:
+            raise UserError(f"on_pre must be 'VARIABLE_post += FACTOR*w' (or -=; the factor may miss), got {on_pre!r}")
+        target, sign = effect[1], {"+": 1, "-": -1}[effect[2]]
+        check_ends(pre, post, target)
+        factor = value(effect[3] or effect[4] or "1", get_local_namespace(1) if namespace is None else namespace)
+        wrong = f"{on_pre} adds something else to {target} than it holds"
+        fail_for_dimension_mismatch(factor * Quantity(weights), Quantity(1, dim=post.variables[target].dim), wrong)
+        dtype = np.dtype(post.variables[target].dtype)
+        kernel = np.asarray(np.asarray(factor) * np.asarray(weights), dtype=dtype) * dtype.type(sign)
+        if not np.isfinite(kernel).all():
+            raise UserError(f"weights of {name.rstrip('*')}: some are no finite numbers in {dtype}")
+        geometry, kernel = as_geometry(kernel, len(pre), pre_shape, stride, padding, groups, pool)
+        self.post_shape = geometry.post_height, geometry.post_width, geometry.post_channels
+        if len(post) != np.prod(self.post_shape):
+            raise UserError(f"post has {len(post)} neurons, but what arrives is of shape {self.post_shape}")
+        packed = pack_kernel(kernel, groups)
+        SharedProjection.__init__(self, pre, post, geometry, packed, when=when, order=order, name=name, variable=target)
+
+
+def check_ends(pre: Group, post: Group, target: str) -> None:
+    """Raise UserError where stock Synapses would do something else than add to a variable of each neuron."""
+    for role, group in (("pre", pre), ("post", post)):
+        if isinstance(group, Subgroup):
+            raise UserError(
+                f"{role} is the subgroup {group.name}; join the whole group, with weights of 0 where need be"
+            )
+    if "_spikespace" not in pre.variables:
+        raise UserError(f"{pre.name} has no spikes")
+    if pre.clock is not post.clock:
+        raise UserError(f"{pre.name} and {post.name} have different clocks")
+    variable = post.variables.get(target)
+    if not isinstance(variable, ArrayVariable) or variable.scalar or variable.size != len(post):
+        raise UserError(f"{target} is no variable that each neuron of {post.name} has of its own")
+    if variable.read_only or variable.constant:
+        raise UserError(f"{target} of {post.name} cannot be changed")
+    if variable.conditional_write is not None:
+        raise UserError(
+            f"{target} of {post.name} is marked (unless refractory): spikes would reach it all the same; take the mark "
+            "away, or let them reach another variable, as ge"
+        )
+    if variable.dtype not in (np.float32, np.float64):
+        raise UserError(f"{target} of {post.name} has the type {variable.dtype}; float32 and float64 can be added to")
+
+
+def value(text: str, names: Mapping[str, Any]) -> Any:
+    """A factor: a number, or a constant by its name."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    found = names.get(text)
+    if found is None or np.ndim(found) or not np.issubdtype(np.asarray(found).dtype, np.number):
+        raise UserError(f"the factor {text} in on_pre is no constant where the synapses are made or in their namespace")
+    get_dimensions(found)
+    return found
+
+
+def as_geometry(
+    kernel: np.ndarray, n_pre: int, pre_shape: Sequence[int] | None, stride: int, padding: int, groups: int, pool: int
+) -> tuple[Geometry, np.ndarray]:
+    """The geometry of a kernel, and the kernel as that of a convolution; raises UserError where they do not fit."""
+    if kernel.ndim == 2:
+        if pre_shape is not None or (stride, padding, groups, pool) != (1, 0, 1, 1):
+            raise UserError(
+                "weights of two dimensions are a dense layer's, without shape, stride, padding, groups, pool"
+            )
+        shape = (1, 1, n_pre)
+        kernel = kernel[:, :, None, None]
+    elif kernel.ndim == 4 and pre_shape is not None and len(pre_shape) == 3:
+        shape = int(pre_shape[0]), int(pre_shape[1]), int(pre_shape[2])
+    else:
+        raise UserError(
+            "weights must be a dense layer's (post, pre), or a convolution's (channels of post, channels of pre / "
+            f"groups, height, width) with pre_shape=(height, width, channels); got {kernel.shape} and {pre_shape}"
+        )
+    if min(stride, groups, pool) < 1 or padding < 0:
+        raise UserError("stride, groups and pool must be at least 1, padding at least 0")
+    post_channels, within, kernel_height, kernel_width = kernel.shape
+    if np.prod(shape) != n_pre:
+        raise UserError(f"pre has {n_pre} neurons, which is not {' x '.join(map(str, shape))}")
+    if shape[2] != within * groups or post_channels % groups:
+        raise UserError(
+            f"{groups} groups of {within} channels of pre, and {post_channels} of post, do not fit {shape[2]} channels"
+        )
+    if shape[0] % pool or shape[1] % pool:
+        raise UserError(f"{shape[0]} x {shape[1]} places are no multiple of pool {pool}")
+    height, width = (
+        (size // pool + 2 * padding - extent) // stride + 1
+        for size, extent in zip(shape[:2], (kernel_height, kernel_width), strict=True)
+    )
+    if min(height, width, post_channels) < 1:
+        raise UserError(f"nothing is left of {shape[0]} x {shape[1]} places by this kernel, stride, padding and pool")
+    sides = (kernel_height, kernel_width, stride, padding, pool)
+    return Geometry(*shape, height, width, post_channels, *sides, identity=False, groups=groups), kernel
