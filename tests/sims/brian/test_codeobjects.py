@@ -23,4 +23,4 @@ def test_what_cython_cannot_compile_is_told(monkeypatch, capfd):
     finally:
         prefs.codegen.target = target
     assert "Cython cannot compile the block 'run'" in str(caught.value.__cause__)
-    assert "Cannot assign type 'double *' to 'float *'" in "".join(capfd.readouterr())
+    assert "Cannot assign type 'int32_t *' to 'float *'" in "".join(capfd.readouterr())
