@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod, sqrt
 from typing import cast
 
@@ -12,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netspec.checkpoint import Checkpoint
-from netspec.spec import NetSpec, Projection
+from netspec.spec import NetSpec, Population, Projection
 
 __all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes"]
 
+BOUND_QUANTILE = 0.999  # of the positive activations, below which learned bounds do not begin
 BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
 
 
@@ -67,11 +69,20 @@ class ANN(nn.Module):
         Train with the mean of each neuron's weights subtracted, but those from the (signed) input and into
         the output: what all its inputs have in common, which ReLUs make large, then does not reach it
         (Brock et al. 2021, arXiv:2101.08692). No part of the paper's training.
+    levels : int
+        Train with ReLUs that are clipped at a learned bound and quantised to so many steps, which is what neurons do
+        in so many time steps (Bu et al. 2022, QCFS); 0: ReLUs as the spec has them. See :meth:`set_bounds`.
     """
 
-    def __init__(self, spec: NetSpec, rms_scale: bool = False, init: str = "he", centred: bool = False) -> None:
+    def __init__(
+        self, spec: NetSpec, rms_scale: bool = False, init: str = "he", centred: bool = False, levels: int = 0
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.levels = spec, levels
+        self.bounds = nn.ParameterDict()
+        if levels:
+            for population in spec.spiking[:-1]:
+                self.bounds[population.name] = nn.Parameter(torch.ones(()))
         self.weights = nn.ParameterDict()
         self.scales = nn.ModuleDict()
         self.centred: set[str] = set()
@@ -111,9 +122,35 @@ class ANN(nn.Module):
             parts = [self._project(p, values[p.pre]) for p in self.spec.incoming(population.name)]
             total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
             if population.kind == "if" and population.name != self.spec.output.name:
-                total = F.dropout(F.relu(total), population.dropout, self.training)
+                total = F.dropout(self._rectified(population, total), population.dropout, self.training)
             values[population.name] = total
         return values
+
+    def _rectified(self, population: Population, x: Tensor) -> Tensor:
+        """What a population makes of its input: a ReLU, clipped or quantised where that is asked for."""
+        if not self.levels:
+            return x.clamp(0, population.clip) if population.clip else F.relu(x)
+        bound = self.bounds[population.name]
+        part = (x / bound).clamp(0, 1)
+        quantised = torch.floor(part * self.levels + 0.5) / self.levels
+        return (part + (quantised - part).detach()) * bound  # the gradient passes as if nothing were rounded
+
+    @torch.no_grad()
+    def set_bounds(self, x: Tensor) -> None:
+        """Let the learned bounds begin where hardly any activation of unquantised ReLUs is larger."""
+        levels, self.levels = self.levels, 0
+        for name, values in self.activations(x).items():
+            if name in self.bounds:
+                positive = values[values > 0].float().sort().values
+                clip = self.spec[name].clip
+                self.bounds[name].fill_(clip or float(positive[int(BOUND_QUANTILE * (len(positive) - 1))]))
+        self.levels = levels
+
+    def described(self) -> NetSpec:
+        """The spec, with learned bounds as its clips."""
+        clips = {name: float(bound.detach()) for name, bound in self.bounds.items()}
+        populations = tuple(replace(p, clip=clips.get(p.name, p.clip)) for p in self.spec.populations)
+        return replace(self.spec, populations=populations)
 
     def _project(self, projection: Projection, x: Tensor) -> Tensor:
         if projection.pool > 1:

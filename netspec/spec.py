@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,15 @@ class Population:
         junction without ReLU (section 6.1 of the paper).
     dropout : float
         Dropout rate after the ReLU while the ANN is trained.
+    clip : float
+        What the ReLU's activation is at most (as of ReLU6, or learned with quantised ReLUs); 0 for no such bound.
     """
 
     name: str
     shape: tuple[int, int, int]
     kind: str = "if"
     dropout: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -66,6 +69,8 @@ class Population:
             raise SpecError(f"{self.name}: kind {self.kind!r} is none of {POPULATION_KINDS}")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"{self.name}: dropout {self.dropout} is not in [0, 1)")
+        if not 0 <= self.clip < inf or (self.clip and self.kind != "if"):
+            raise SpecError(f"{self.name}: {self.clip} is no bound of a ReLU")
 
     @property
     def size(self) -> int:
@@ -253,8 +258,12 @@ class NetSpec:
         return sum(population.size for population in self.populations[1:])
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as plain data, for JSON."""
-        return asdict(self)
+        """The description as plain data, for JSON; without clips that are at their default."""
+        data = asdict(self)
+        for population in data["populations"]:
+            if not population["clip"]:
+                del population["clip"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetSpec:

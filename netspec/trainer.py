@@ -60,6 +60,9 @@ class Recipe:
     input_steps: int = setting(
         0, "train on the mean of so many steps of input spikes; 0: on the images themselves", "input steps", least=0
     )
+    levels: int = setting(
+        0, "train with ReLUs clipped at a learned bound and quantised to so many steps (QCFS); 0: plain ReLUs", least=0
+    )
     start: str = ""  # digest of the network that is trained further
     validation: int = setting(1000, "training images held out", "number of images for validation", least=0)
     bf16: bool = True
@@ -129,14 +132,17 @@ class Trainer:
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred)
+        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels)
         if start:
             check_weights(spec, start.weights, f"the {start.spec.name} to start with")
             self.ann.load_weights(start.weights)
         self.ann.to(self.device)
         self.ann.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        bounds = list(self.ann.bounds.values())
+        weights = [parameter for name, parameter in self.ann.named_parameters() if not name.startswith("bounds.")]
+        parts: list[dict[str, Any]] = [{"params": weights}, {"params": bounds, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(
-            self.ann.parameters(),
+            parts if bounds else parts[:1],
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
@@ -158,6 +164,8 @@ class Trainer:
         self.train = self._tensors(images.subset(np.sort(order[held_out:])), self.padding)
         self.held_out = self._tensors(images.subset(np.sort(order[:held_out])), 0) if held_out else None
         self.test = self._tensors(test, 0)
+        if recipe.levels:
+            self.ann.set_bounds(next(self.batches())[0])
         self.epoch, self.best = 0, math.inf
         self.log: list[dict[str, Any]] = []
 
@@ -221,7 +229,7 @@ class Trainer:
         info |= {"trained_on": self.source, "test_images": len(self.test[0])}
         info |= {"torch": torch.__version__, "device": self.device.type}
         info |= {"started_from": self.started_from} if self.started_from else {}
-        return Checkpoint(self.spec, self.ann.folded(), self.mean, self.gain, self.classes, info)
+        return Checkpoint(self.ann.described(), self.ann.folded(), self.mean, self.gain, self.classes, info)
 
     def state(self) -> bytes:
         """All that a later start needs in order to go on, as safetensors."""
