@@ -164,9 +164,9 @@ class Trainer:
         self.train = self._tensors(images.subset(np.sort(order[held_out:])), self.padding)
         self.held_out = self._tensors(images.subset(np.sort(order[:held_out])), 0) if held_out else None
         self.test = self._tensors(test, 0)
+        self.epoch, self.best = 0, math.inf
         if recipe.levels:
             self.ann.set_bounds(next(self.batches())[0])
-        self.epoch, self.best = 0, math.inf
         self.log: list[dict[str, Any]] = []
 
     def _tensors(self, images: ImageSet, padding: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,6 +55,7 @@ class InProcessSimulator:
         for name, threshold in given.thresholds.items():
             group = self.snn[name]
             group.v_th = threshold if np.ndim(threshold) == 0 else threshold.ravel()
+            group.spike_value = given.spike_values.get(name, 1)
             group.measured = int(name in given.measured)
             group.peak = 0
         self.snn.frame.open(given, constant_input(self.spec, self.weights, given), progress)

@@ -14,6 +14,7 @@ __all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "relays", "spiki
 EQUATIONS = """
 v_th : 1 (constant)            # firing threshold
 I : 1 (constant)               # constant input of each step
+spike_value : 1 (constant)     # by which its spikes multiply weights; the same in a channel
 spike_count : integer          # in this presentation
 driven : integer (shared)      # whether any neuron has constant input
 measured : integer (shared)    # whether the synaptic input is measured instead of integrated
@@ -24,7 +25,7 @@ alike : integer (shared)       # whether they are all the same
 RELAY_EQUATIONS = """
 v : 1                          # the synaptic input of this step
 """
-TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "peak", "lowest"), np.float32)
+TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "spike_value", "peak", "lowest"), np.float32)
 TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
 
 
@@ -43,7 +44,7 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
     )
     NeuronStep(group, model, reset, population.size // population.shape[-1] if marks else 0, when=f"fire_{name}")
     if not is_standalone():  # else they are arguments of the binary
-        group.v_th = np.inf
+        group.v_th, group.spike_value = np.inf, 1
         for parameter, value in model.parameters.items():
             setattr(group, parameter, value)
     return group

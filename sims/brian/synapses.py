@@ -71,6 +71,8 @@ class SharedProjection(TemplateRunner):
             marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
             assert marks and not rest
         assert geometry.kernel_size < 2**31  # places in it are int32
+        if "spike_value" in pre.variables:
+            references["_pre_value"] = (pre, "spike_value")
         if graded:
             references["_pre_v"] = (pre, "v")
         dtype = np.dtype(post.variables[variable].dtype)
@@ -103,8 +105,10 @@ def explicit_synapses(
     pre: Group, post: Group, geometry: Geometry, weights: np.ndarray, graded: bool, when: str, name: str
 ) -> Synapses:
     """A stock ``Synapses`` with a weight ``w`` for each connection of the projection."""
-    effect = "v_post += w * v_pre" if graded else "v_post += w"
-    synapses = Synapses(pre, post, "w : 1 (constant)", on_pre=effect, delay=0 * ms, dtype={"w": np.float32}, name=name)
+    factor = " * v_pre" if graded else " * spike_value_pre" if "spike_value" in pre.variables else ""
+    synapses = Synapses(
+        pre, post, "w : 1 (constant)", on_pre=f"v_post += w{factor}", delay=0 * ms, dtype={"w": np.float32}, name=name
+    )
     i, j, w = connections(geometry, weights)
     if len(i):
         synapses.connect(i=i, j=j)

@@ -20,7 +20,7 @@ from netspec.thresholds import RESETS
 
 __all__ = ["IF", "LEAKY", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "load_model", "models_of"]
 
-OWN_VARIABLES = ("v_th", "I", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
+OWN_VARIABLES = ("v_th", "I", "spike_value", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
 RESET_TEXT = dict(zip(RESETS, ("v = 0", "v -= v_th"), strict=True))
 
 

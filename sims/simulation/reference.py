@@ -74,6 +74,7 @@ class ReferenceSimulator:
                 v += self._numbers(given.initial[population.name], population.shape)
             states[population.name] = {"v": v}
         thresholds = {name: self._numbers(value, spec[name].shape) for name, value in given.thresholds.items()}
+        worth = {name: self._numbers(value, spec[name].shape) for name, value in given.spike_values.items()}
         counts = {name: self._zeros(len(given.x), group_shape(spec, name)) for name in counted_groups(spec)}
         peaks = {name: self._zeros(1, spec[name].shape)[0] for name in given.measured}
         output_v: list[np.ndarray] = []
@@ -95,7 +96,8 @@ class ReferenceSimulator:
                     peaks[name] = torch.maximum(peaks[name], total.amax(0))
                     spikes[name] = groups[name] = torch.zeros_like(total)
                     continue
-                spikes[name] = groups[name] = self._step(name, states[name], total, thresholds[name])
+                groups[name] = self._step(name, states[name], total, thresholds[name])
+                spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
             for name, values in groups.items():
                 counts[name] += values
             output_v.append(neurons(states[spec.output.name]["v"]).copy())  # the tensor changes in place

@@ -53,6 +53,9 @@ class RunInput:
         Input of each step to the neurons of a population (a bias), broadcast to its shape.
     initial : mapping of str to numpy.ndarray
         Membrane potentials at the start of each presentation, likewise; 0 for the others.
+    spike_values : mapping of str to float or numpy.ndarray
+        By what a population's spikes multiply the weights that they cross: one number, or one of each channel; 1 for
+        the others.
     """
 
     x: np.ndarray
@@ -67,6 +70,7 @@ class RunInput:
     events: np.ndarray | None = None
     constant: Mapping[str, Any] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
+    spike_values: Mapping[str, Any] = field(default_factory=dict)
 
     def checked(self, spec: NetSpec) -> RunInput:
         """Itself with all defaults filled in; raises UserError if it does not fit the network."""
@@ -120,6 +124,7 @@ class RunInput:
             checked_events(self.events, spec, len(x), int(self.steps)) if self.coding == "events" else None,
             all_per_neuron(self.constant, spec, "constant input"),
             all_per_neuron(self.initial, spec, "initial potential"),
+            checked_values(self.spike_values, spec),
         )
 
     def probability(self, group: str, presentation: int, step: int) -> np.ndarray:
@@ -170,6 +175,16 @@ def all_per_neuron(given: Mapping[str, Any], spec: NetSpec, what: str) -> dict[s
         if spec[name].kind != "if":
             raise UserError(f"{name} has no {what}; only spiking populations have")
     return {name: per_neuron(value, spec[name], what).ravel() for name, value in given.items()}
+
+
+def checked_values(given: Mapping[str, Any], spec: NetSpec) -> dict[str, np.ndarray]:
+    """Flat spike values of the neurons of spiking populations, alike in a channel; raises UserError."""
+    values = all_per_neuron(given, spec, "spike value")
+    for name, value in values.items():
+        channels = value.reshape(-1, spec[name].shape[2])
+        if not np.isfinite(value).all() or (channels != channels[0]).any():
+            raise UserError(f"spike values of {name} must be finite, one number or one of each channel")
+    return values
 
 
 def check_current(spec: NetSpec) -> None:

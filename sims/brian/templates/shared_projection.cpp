@@ -9,6 +9,7 @@
 {% endblock %}
 {% block maincode %}
 {% set spikes = get_array_name(variables['_pre_spikes']) %}
+{% set value = get_array_name(variables['_pre_value']) if '_pre_value' in variables else '' %}{# of a channel: at its first pixel #}
 {% set scale = '%.9ef' % (g.sign * g.scale) %}{# of pools whose area is no power of 2, rounded to single precision #}
     const int32_t n_spikes = {{spikes}}[{{g.pre_size}}];
     if (n_spikes == 0) return;
@@ -31,7 +32,7 @@
         const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
         const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.padding}};
         if (x % {{g.stride}} || y % {{g.stride}}) continue;
-        const float weight = {{scale}}{% if g.graded %} * {{get_array_name(variables['_pre_v'])}}[i]{% endif %};
+        const float weight = {{scale}}{% if value %} * {{value}}[i]{% endif %}{% if g.graded %} * {{get_array_name(variables['_pre_v'])}}[i]{% endif %};
         const int pixel = y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}};
         const bool reaches = (potentials[pixel * {{g.post_channels}} + c] += weight) >= threshold;
         {% if g.marks %}
@@ -92,7 +93,10 @@
         }
     }
     for (int32_t pixel = 0, begin = 0; pixel < {{g.post_height * g.post_width}}; begin = end_of[pixel++]) {
-        const auto factor = [&](const int{% if g.graded %} r{% endif %}) { return {{scale}}{% if g.graded %} * graded[begin + r]{% endif %}; };
+        {% set channel = 'rows[begin + r] / %d' % (g.kernel_height * g.kernel_width * g.row) %}
+        const auto factor = [&](const int{% if g.graded or value %} r{% endif %}) {
+            return {{scale}}{% if value %} * {{value}}[{{channel}}]{% endif %}{% if g.graded %} * graded[begin + r]{% endif %};
+        };
         {% if g.groups == 1 %}
         const bool reaches = vectors::add_rows<{{g.post_channels}}, {{far}}>(
             potentials + (size_t)pixel * {{g.post_channels}}, kernel, rows + begin, end_of[pixel] - begin, threshold, factor);

@@ -9,19 +9,21 @@
     cdef int _s, _i, _c, _x, _y, _row, _column, _first_row, _last_row, _first, _last, _k
     cdef {{g.real}} *_v
     cdef {{g.real}} *_w
-    cdef {{g.real}} _graded = 1
+    cdef {{g.real}} _factor = 1
     for _s in range(_n_spikes):
         _i = {{spikes}}[_s]
         _c = _i % {{g.channels}}
         _x = (_i // {{g.channels}}) % {{g.width}} // {{g.pool}} + {{g.padding}}
         _y = _i // {{g.channels * g.width}} // {{g.pool}} + {{g.padding}}
-        {% if g.graded %}
-        _graded = {{get_array_name(variables['_pre_v'])}}[_i]
+        {% if '_pre_value' in variables %}
+        _factor = {{get_array_name(variables['_pre_value'])}}[_i]
+        {% elif g.graded %}
+        _factor = {{get_array_name(variables['_pre_v'])}}[_i]
         {% endif %}
         {% if g.identity %}
         if _x % {{g.stride}} == 0 and _y % {{g.stride}} == 0:
             _k = (_y // {{g.stride}} * {{g.post_width}} + _x // {{g.stride}}) * {{g.post_channels}} + _c
-            {{potentials}}[_k] += <{{g.real}}>{{g.sign * g.scale}} * _graded
+            {{potentials}}[_k] += <{{g.real}}>{{g.sign * g.scale}} * _factor
         {% else %}
         _first_row = 0 if _y < {{g.kernel_height}} else (_y - {{g.kernel_height}}) // {{g.stride}} + 1
         _last_row = min(_y // {{g.stride}}, {{g.post_height - 1}})
@@ -33,7 +35,7 @@
                      * {{g.kernel_width}} + (_x - _column * {{g.stride}})) * <size_t>{{g.row}}
                 _v = {{potentials}} + (_row * {{g.post_width}} + _column) * <size_t>{{g.post_channels}} + _c // {{g.channels // g.groups}} * {{g.row}}
                 for _k in range({{g.row}}):
-                    _v[_k] += <{{g.real}}>{{g.sign * g.scale}} * _w[_k]{% if g.graded %} * _graded{% endif %}
+                    _v[_k] += <{{g.real}}>{{g.sign * g.scale}} * _factor * _w[_k]
 
         {% endif %}
 {% endblock %}

@@ -44,7 +44,9 @@ def varied(spec: NetSpec, seed: int, coding: str, steps: int = 6) -> RunInput:
     if coding == "current":
         x = 2 * np.round(4 * x) / 4  # beyond 1
     shown = RunInput(x, thresholds, steps, seed, rasters=groups(spec), raster_presentations=2, coding=coding)
-    return replace(shown, events=events if coding == "events" else None, constant=constant, initial=initial)
+    values = {p.name: 2.0 ** rng.integers(-2, 2, p.shape[2]) for p in spec.spiking if rng.random() < 0.5}
+    events = events if coding == "events" else None
+    return replace(shown, events=events, constant=constant, initial=initial, spike_values=values)
 
 
 def feasible(spec: NetSpec, coding: str) -> bool:
