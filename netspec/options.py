@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from netspec.conversion import CODINGS
 from netspec.errors import check_range
 from netspec.thresholds import RESETS, VARIANTS
 
@@ -52,8 +53,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FILE|METHOD",
         "help": f"a file, or one of {', '.join(VARIANTS)}: the file of that name beside the checkpoint",
     },
+    "conversion": {
+        "metavar": "FILE|NAME",
+        "help": f"a file, or the name of one beside the checkpoint: {', '.join(VARIANTS)}, fast, ...",
+    },
+    "conversions": {"metavar": "FILE|NAME", "help": "files, or names of those beside the checkpoint"},
     "reset": {"choices": RESETS, "help": "of the membrane at a spike"},
     "resets": {"choices": RESETS, "help": "of the membrane at a spike"},
+    "coding": {"choices": CODINGS, "help": "how images are shown: as random spikes, or as a constant current"},
+    "model": {
+        "nargs": "+",
+        "metavar": "NAME|FILE|POPULATION=...",
+        "help": "neuron model: if, leaky, refractory, or a TOML file with equations; of one population, or of all",
+    },
     "percentile": {
         "type": number("--percentile", float, above=0, most=100),
         "help": "over the neurons of a layer; 100 is the maximum",
@@ -62,8 +74,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"metavar": "PATH", "help": "where results go"},
     "quiet": {"action": "store_true", "help": "no progress bars"},
 }
+ALIASES = {"resets": ["--reset"], "conversion": ["--thresholds"], "conversions": ["--conversion", "--thresholds"]}
 WITHOUT = {  # what happens without an option whose default is None
     "data": "the bundled samples of the network's size",
+    "reset": "the conversion's own",
+    "resets": "the conversion's own",
+    "coding": "the conversion's own",
+    "model": "the conversion's own",
     "images": "all",
     "out": "a file named after the network",
 }
@@ -74,7 +91,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if default is None or default == () or isinstance(default, bool):
+        if default is None or default in ((), []) or isinstance(default, bool):
             return action.help
         if isinstance(default, (list, tuple)):
             return f"{action.help} (default: {' '.join(map(str, default))})"
@@ -116,6 +133,6 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         settings = OPTIONS[name] | {"default": default}
         if isinstance(default, list):
             settings["nargs"] = "+"
-        if default is None and name in WITHOUT:
+        if default in (None, []) and name in WITHOUT:
             settings["help"] += f"; without this option: {WITHOUT[name]}"
-        parser.add_argument(f"--{name}", *(["--reset"] if name == "resets" else []), **settings)
+        parser.add_argument(f"--{name}", *ALIASES.get(name, []), **settings)

@@ -10,21 +10,22 @@ import sys
 
 from netspec.ann import ann_predictions
 from netspec.checkpoint import find_checkpoint, load_checkpoint
+from netspec.conversion import open_conversion
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES, add_options, make_parser
-from netspec.thresholds import open_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime
 from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
 from sims.evaluation.tables import operations_table, summary_table, with_earlier
+from sims.simulation.models import choose_models, name_of
 from sims.simulation.run_input import RunInput
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    add_options(parser, checkpoint="vgg16-cifar10", thresholds=["spike-norm"], resets=["zero"])
+    add_options(parser, checkpoint="vgg16-cifar10", conversions=["spike-norm"], resets=[], coding=None, model=None)
     add_options(parser, data="cifar10", images=None, steps=2500, seed=0, seeds=1)
     add_runtime_option(parser)
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
@@ -43,16 +44,23 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
-    thresholds = [open_thresholds(choice, options.checkpoint, checkpoint) for choice in options.thresholds]
+    conversions = [
+        open_conversion(choice, options.checkpoint, checkpoint).told(reset, options.coding)
+        for choice in options.conversions
+        for reset in options.resets or [None]
+    ]
     x = checkpoint.encode(images.images[: options.shard])
-    for chosen in thresholds:
-        RunInput(x, chosen.values, options.steps).checked(checkpoint.spec)
+    for conversion in conversions:
+        RunInput.of(x, conversion, options.steps).checked(checkpoint.spec)
+        if conversion.coding == "current" and options.seeds > 1:
+            raise UserError(f"with a constant current all seeds give the same; {conversion.variant} has no --seeds")
     out = writable_folder(options.out)
-    by_setting = {
-        Setting.of(checkpoint, everything.provenance, chosen, reset): chosen
-        for chosen in thresholds
-        for reset in options.resets
-    }
+    by_setting, model_of = {}, {}
+    for conversion in conversions:
+        choices = options.model or [conversion.model]
+        models = choose_models(choices, checkpoint.spec)
+        setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models))
+        by_setting[setting], model_of[setting] = conversion, models
     cases = [
         Case(setting, seed, options.steps)
         for setting in by_setting
@@ -62,9 +70,10 @@ def main() -> None:
     missing = [shard for case in cases for shard in wanted[case] if read_shard(shard, out) is None]
     failed = {}
     if missing:
-        by_digest = {setting.thresholds: chosen for setting, chosen in by_setting.items()}
         runtime = choose_runtime(options.runtime)
-        failed = compute(missing, checkpoint, by_digest, images, out, runtime, options.workers, options.scheduler)
+        failed = compute(
+            *(missing, checkpoint, by_setting, model_of, images, out), runtime, options.workers, options.scheduler
+        )
 
     whole = [case for case in cases if not any(shard.case == case for shard in failed)]
     if whole:

@@ -16,29 +16,34 @@ from tqdm import tqdm
 from netspec.ann import ann_predictions
 from netspec.architectures.resnet import DesignConstraints
 from netspec.checkpoint import load_checkpoint
+from netspec.conversion import open_conversion
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import add_options, make_parser
-from netspec.thresholds import open_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
-from sims.simulation.run_input import RunInput
+from sims.simulation.models import choose_models
+from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
+
+STEPS = 2500
+FAST, FAST_STEPS = "fast", 16  # a conversion beside each shipped network, for few steps
 
 
 def main(
     description: str | None = __doc__,
     checkpoint: str = "vgg16-cifar10",
-    thresholds: str = "spike-norm",
+    conversion: str = "spike-norm",
     constraints: Mapping[str, DesignConstraints] | None = None,
 ) -> None:
     """The command, with the defaults of a network and the choices of ``--constraints``."""
-    options = parse_arguments(description, checkpoint, thresholds, constraints)
+    options = parse_arguments(description, checkpoint, conversion, constraints)
 
     network = load_checkpoint(options.checkpoint)
-    balanced = open_thresholds(options.thresholds, options.checkpoint, network)
+    converted = open_conversion(options.conversion, options.checkpoint, network).told(options.reset, options.coding)
+    models = choose_models(options.model or [converted.model], network.spec)
     shape = network.spec.input.shape
     source = options.data or ("cifar10-samples" if shape[0] == 32 else "imagenet-samples")
     images = load_images(source, shape, network.classes).first(options.images)
@@ -51,14 +56,17 @@ def main(
         print(said, file=sys.stderr)
 
     x = network.encode(images.images)
-    given = RunInput(x, balanced.values, options.steps, options.seed, None, rasters, options.raster_images)
-    given = given.checked(network.spec)
+    shown = {"coding": "events", "events": load_events(options.events)} if options.events else {}
+    noted = {"rasters": rasters, "raster_presentations": options.raster_images}
+    given = RunInput.of(x, converted, options.steps, options.seed, **noted, **shown).checked(network.spec)
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     ann = ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start
 
     start = time.perf_counter()
-    simulator = open_simulator(network.spec, network.weights, runtime, options.synapses, options.reset, options.quiet)
+    simulator = open_simulator(
+        network.spec, network.weights, runtime, options.synapses, converted.reset, options.quiet, models
+    )
     seconds |= getattr(simulator, "seconds", {"build": time.perf_counter() - start, "compile": 0.0})
 
     start = time.perf_counter()
@@ -67,19 +75,26 @@ def main(
         recording = simulator.run(given, bar.update)
     seconds["simulate"] = time.perf_counter() - start
 
-    how = {"runtime": runtime, "synapses": options.synapses, "reset": options.reset}
+    how = {"runtime": runtime, "synapses": options.synapses, "reset": converted.reset}
+    how |= {"model": options.model or [converted.model], "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
-    result = Result(network, balanced, images, recording, ann, how, seconds)
+    result = Result(network, converted, images, recording, ann, how, seconds)
     print(result.text())
     files = result.save(out) + save_pictures(result, rasters, out, photos=not options.no_photos)
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
 
 
 def parse_arguments(
-    description: str | None, checkpoint: str, thresholds: str, constraints: Mapping[str, DesignConstraints] | None
+    description: str | None, checkpoint: str, conversion: str, constraints: Mapping[str, DesignConstraints] | None
 ) -> argparse.Namespace:
     parser = make_parser(description)
-    add_options(parser, checkpoint=checkpoint, thresholds=thresholds, reset="zero")
+    add_options(parser, checkpoint=checkpoint, conversion=conversion, reset=None, coding=None, model=None)
+    parser.add_argument(
+        "--fast", action="store_true", help=f"same as --conversion {FAST} --steps {FAST_STEPS}: few steps, little lost"
+    )
+    parser.add_argument(
+        "--events", metavar="FILE", help="spikes of the input, as an .npz with presentation, step, y, x, channel, sign"
+    )
     if constraints:
         parser.add_argument("--constraints", choices=constraints, help="sets checkpoint and thresholds")
     parser.add_argument(
@@ -87,7 +102,7 @@ def parse_arguments(
     )
     add_runtime_option(parser)
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
-    add_options(parser, data=None, images=None, steps=2500, seed=0)
+    add_options(parser, data=None, images=None, steps=STEPS, seed=0)
     parser.add_argument(
         "--raster", nargs="*", metavar="POPULATION",
         help="populations whose spikes are kept and drawn; by default four between the first layer and the output",
@@ -97,10 +112,15 @@ def parse_arguments(
     add_options(parser, out="output", quiet=False)
     options = parser.parse_args()
     if constraints and options.constraints:
-        if (options.checkpoint, options.thresholds) != (checkpoint, thresholds):
-            raise UserError("--constraints sets checkpoint and thresholds; give either it or them")
+        if (options.checkpoint, options.conversion) != (checkpoint, conversion):
+            raise UserError("--constraints sets checkpoint and conversion; give either it or them")
         chosen = constraints[options.constraints]
-        options.checkpoint, options.thresholds = chosen.checkpoint, chosen.thresholds
+        options.checkpoint, options.conversion = chosen.checkpoint, chosen.thresholds
+    if options.fast:
+        if options.conversion != conversion:
+            raise UserError("--fast is a conversion; give either it or --conversion")
+        options.conversion = FAST
+        options.steps = FAST_STEPS if options.steps == STEPS else options.steps
     if options.raster_images < 1:
         raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
     return options

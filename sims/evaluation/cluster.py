@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.errors import UserError
-from netspec.thresholds import Thresholds
 from sims.brian.runtime import open_simulator
-from sims.evaluation.shards import Shard, run_shard, write_shard
+from sims.evaluation.shards import Setting, Shard, run_shard, write_shard
+from sims.simulation.models import NeuronModel
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future
@@ -33,7 +34,8 @@ PATIENCE = 30  # seconds to wait for a scheduler, and for its first worker
 def compute(
     missing: Sequence[Shard],
     checkpoint: Checkpoint,
-    thresholds: Mapping[str, Thresholds],
+    conversions: Mapping[Setting, Conversion],
+    models: Mapping[Setting, Mapping[str, NeuronModel]],
     images: ImageSet,
     out: Path,
     runtime: str = "standalone",
@@ -42,8 +44,8 @@ def compute(
 ) -> dict[Shard, BaseException]:
     """Simulate shards on a cluster, keep each in ``out`` as it finishes; returns those that failed 1 + RETRIES times.
 
-    ``images`` are all that the shards are parts of, ``thresholds`` go by the digest of a ``Setting``. The cluster has
-    ``workers`` processes of this machine, or is that of the Dask scheduler at the address ``scheduler``.
+    ``images`` are all that the shards are parts of. The cluster has ``workers`` processes of this machine, or is that
+    of the Dask scheduler at the address ``scheduler``.
     """
     from dask.distributed import as_completed
 
@@ -51,8 +53,8 @@ def compute(
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
     with cluster(workers, scheduler) as address, connect(address) as client:
-        for reset in {shard.case.setting.reset for shard in missing}:  # compiled once, before the workers look for it
-            open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", reset)
+        for setting in {shard.case.setting for shard in missing}:  # compiled once, before the workers look for it
+            open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset, model=models[setting])
         network = client.scatter(checkpoint, broadcast=True)
         waiting = deque(missing)
         running: dict[Future, Shard] = {}
@@ -67,8 +69,9 @@ def compute(
             while waiting and len(running) < most:
                 shard = waiting.popleft()
                 pixels = images.images[shard.start : shard.stop]
-                values = dict(thresholds[shard.case.setting.thresholds].values)
-                future = client.submit(run_shard, network, values, shard, pixels, runtime, retries=RETRIES, pure=False)
+                setting = shard.case.setting
+                told = (network, conversions[setting], shard, pixels, runtime, models[setting])
+                future = client.submit(run_shard, *told, retries=RETRIES, pure=False)
                 running[future] = shard
                 finished.add(future)
 

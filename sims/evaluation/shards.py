@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.files import write_atomically
-from netspec.thresholds import Thresholds
 from sims.brian.runtime import open_simulator
 from sims.simulation.metrics import ac_operations, driven_by_spikes
+from sims.simulation.models import IF, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import RunInput
 
 __all__ = [
+    "LATER",
     "REPORTED_STEPS",
     "Case",
     "Setting",
@@ -43,6 +45,8 @@ __all__ = [
 
 OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
 NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
+LATER = {"coding": "poisson", "model": "if"}  # fields that came later: tables and shards without them mean these
+FEW_STEPS = (4, 8, 16, 32, 64, 128)
 REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
 
 
@@ -62,8 +66,11 @@ class Setting:
         Whether residual units have threshold 1.
     percentile : float
     thresholds : str
-        Digest of the thresholds' values.
+        Digest of the thresholds, or of all numbers of another conversion.
     reset : {'zero', 'subtract'}
+    coding : {'poisson', 'current'}
+    model : str
+        Of the neurons, as the command was told; and a digest if it is not a shipped one.
     """
 
     network: str
@@ -74,23 +81,31 @@ class Setting:
     percentile: float
     thresholds: str
     reset: str
+    coding: str = "poisson"
+    model: str = "if"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, data: str, thresholds: Thresholds, reset: str) -> Setting:
+    def of(cls, checkpoint: Checkpoint, data: str, conversion: Conversion, model: str = "if") -> Setting:
         return cls(
             checkpoint.spec.name,
             checkpoint.digest,
             data,
-            thresholds.method,
-            thresholds.unit,
-            thresholds.percentile,
-            hashlib.sha256(json.dumps(dict(thresholds.values), sort_keys=True).encode()).hexdigest()[:8],
-            reset,
+            conversion.method,
+            conversion.unit,
+            conversion.percentile,
+            conversion.digest,
+            conversion.reset,
+            conversion.coding,
+            model,
         )
 
     def columns(self) -> dict[str, Any]:
         """The fields as a table has them, the checkpoint's digest shortened."""
         return asdict(self) | {"checkpoint": self.checkpoint[:8]}
+
+    def described(self) -> dict[str, Any]:
+        """The fields, without those of the later kind that are at their default: what a shard is known by."""
+        return {key: value for key, value in asdict(self).items() if value != LATER.get(key)}
 
 
 @dataclass(frozen=True)
@@ -101,14 +116,18 @@ class Case:
     seed: int
     steps: int
 
+    def described(self) -> dict[str, Any]:
+        return asdict(self) | {"setting": self.setting.described()}
+
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def reported(self) -> tuple[int, ...]:
         """The steps at which predictions are kept."""
-        return (*(step for step in REPORTED_STEPS if step < self.steps), self.steps)
+        usual = FEW_STEPS if self.steps <= FEW_STEPS[-1] else REPORTED_STEPS
+        return (*(step for step in usual if step < self.steps), self.steps)
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,12 @@ def shards(case: Case, images: int, size: int) -> Iterator[Shard]:
 
 
 def run_shard(
-    checkpoint: Checkpoint, thresholds: dict[str, float], shard: Shard, images: np.ndarray, runtime: str = "standalone"
+    checkpoint: Checkpoint,
+    conversion: Conversion,
+    shard: Shard,
+    images: np.ndarray,
+    runtime: str = "standalone",
+    models: Mapping[str, NeuronModel] | None = None,
 ) -> pd.DataFrame:
     """Simulate a shard, in parts if this worker's memory is too small for all at once.
 
@@ -141,14 +165,15 @@ def run_shard(
         neurons), ac (spikes arriving along projections driven by IF neurons), ac_input (by the input).
     """
     spec, case = checkpoint.spec, shard.case
-    simulator = open_simulator(spec, checkpoint.weights, runtime, "shared", case.setting.reset, quiet=True)
+    simulator = open_simulator(spec, checkpoint.weights, runtime, "shared", conversion.reset, True, models or IF)
     most = max(1, int(memory() / (OUTPUT_BYTES * case.steps * spec.output.size + NEURON_BYTES * spec.neurons())))
     parts = shards(case, len(images), most)
     rows = []
     for part in parts:
         ids = np.arange(shard.start + part.start, shard.start + part.stop)
         x = checkpoint.encode(images[part.start : part.stop])
-        rows.append(table_of(simulator.run(RunInput(x, thresholds, case.steps, case.seed, ids)), case, ids))
+        run_input = RunInput.of(x, conversion, case.steps, case.seed, ids=ids)
+        rows.append(table_of(simulator.run(run_input), case, ids))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -182,7 +207,7 @@ def write_shard(table: pd.DataFrame, shard: Shard, folder: Path) -> None:
     path = shard.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    header = {"case": json.dumps(asdict(shard.case)), "digest": table_digest(table)}
+    header = {"case": json.dumps(shard.case.described()), "digest": table_digest(table)}
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(header), content)
     write_atomically(path, content.getvalue())
 
@@ -210,7 +235,7 @@ def read_shard(shard: Shard, folder: Path) -> pd.DataFrame | None:
         whole = header.get(b"digest", b"") == table_digest(table).encode()
     except (FileNotFoundError, pa.ArrowException, OSError, ValueError, KeyError, TypeError, NotImplementedError):
         return None
-    if found != asdict(shard.case):
+    if found != shard.case.described():
         raise UserError(f"{shard.path(folder)} was made under other settings ({found}); move it away")
     return table if whole and np.array_equal(table.get("image"), np.arange(shard.start, shard.stop)) else None
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
-from sims.evaluation.shards import Case, Setting
+from sims.evaluation.shards import LATER, Case, Setting
 from sims.simulation.metrics import ann_macs, driven_by_spikes
 
 __all__ = ["KEYS", "operations_table", "summary_table", "with_earlier"]
@@ -88,6 +88,9 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     try:
         earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
+        for place, (name, value) in enumerate(LATER.items(), 1):
+            if name not in earlier:
+                earlier.insert(list(earlier).index("reset") + place, name, value)
         damaged = [name for name in (*KEYS, "seed") if earlier[name].isna().any()]
         damaged += [
             str(name) for name in table.select_dtypes("number") if name in earlier and earlier[name].dtype == object

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.files import write_atomically
-from netspec.thresholds import Thresholds
 from sims.simulation.metrics import ac_mac_ratio
 from sims.simulation.recording import Recording
 
@@ -29,7 +29,7 @@ class Result:
     Parameters
     ----------
     checkpoint : Checkpoint
-    thresholds : Thresholds
+    conversion : Conversion
     images : ImageSet
     recording : Recording
     ann : numpy.ndarray
@@ -41,7 +41,7 @@ class Result:
     """
 
     checkpoint: Checkpoint
-    thresholds: Thresholds
+    conversion: Conversion
     images: ImageSet
     recording: Recording
     ann: np.ndarray
@@ -61,7 +61,7 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Accuracies, agreement, spikes per neuron, operations, seconds, peak memory and settings, as plain data."""
-        recording, checkpoint, thresholds = self.recording, self.checkpoint, self.thresholds
+        recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
         labels, snn = self.images.labels, recording.predictions()
         known = labels >= 0
         ratio = ac_mac_ratio(recording)
@@ -86,7 +86,8 @@ class Result:
                 "images": self.images.source,
                 "steps": recording.steps,
                 "seed": recording.settings["seed"],
-                "thresholds": {"method": thresholds.variant, "percentile": thresholds.percentile},
+                "conversion": {"method": conversion.variant, "percentile": conversion.percentile},
+                "coding": recording.settings["coding"],
                 **self.settings,
             },
         }
@@ -112,10 +113,10 @@ class Result:
         return f"{table}\n\n" + "\n".join(f"{title:<15}{line}" for title, line in lines.items())
 
     def save(self, out: Path) -> list[Path]:
-        """Write recording, thresholds, table and summary; returns the files."""
-        files = [out / name for name in ("recording.npz", "thresholds.json", "images.csv", "summary.json")]
+        """Write recording, conversion, table and summary; returns the files."""
+        files = [out / name for name in ("recording.npz", "conversion.safetensors", "images.csv", "summary.json")]
         self.recording.save(files[0])
-        self.thresholds.save(files[1])
+        self.conversion.save(files[1])
         write_atomically(files[2], self.table.to_csv(index=False))
         write_atomically(files[3], json.dumps(self.summary, indent=1) + "\n")
         return files

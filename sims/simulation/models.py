@@ -7,9 +7,11 @@ neurons that fire ``reset`` and ``on_spike``. All of them may use ``v_th`` (thre
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from netspec.errors import UserError
 from netspec.spec import NetSpec
 from netspec.thresholds import RESETS
 
-__all__ = ["IF", "LEAKY", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "load_model", "models_of"]
+__all__ = [
+    "IF", "LEAKY", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "choose_models", "load_model", "models_of",
+    "name_of",
+]  # fmt: skip
 
 OWN_VARIABLES = ("v_th", "I", "spike_value", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
 RESET_TEXT = dict(zip(RESETS, ("v = 0", "v -= v_th"), strict=True))
@@ -117,6 +122,28 @@ def load_model(choice: str) -> NeuronModel:
         raise UserError(f"{choice} is neither a file nor one of the neuron models {', '.join(MODELS)}") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{choice} is no description of a neuron model ({error})") from error
+
+
+def choose_models(choices: Sequence[str], spec: NetSpec) -> dict[str, NeuronModel]:
+    """The model of each spiking population, as a command is told: ``NAME``, ``FILE.toml``, ``POPULATION=NAME``, ..."""
+    others, named = IF, {}
+    for choice in choices:
+        population, separated, model = choice.partition("=")
+        if separated:
+            named[population] = load_model(model)
+        else:
+            others = load_model(choice)
+    models_of(spec, named)  # complains of an unknown population
+    return models_of(spec, others) | named
+
+
+def name_of(choices: Sequence[str], models: Mapping[str, NeuronModel]) -> str:
+    """A model as tables name it: as it was chosen, and a digest of text and parameters unless that is a shipped one."""
+    name = " ".join(choices)
+    if name in MODELS:
+        return name
+    content = {key: model.describe() | {"parameters": dict(model.parameters)} for key, model in models.items()}
+    return f"{name} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def models_of(spec: NetSpec, model: NeuronModel | Mapping[str, NeuronModel] = IF) -> dict[str, NeuronModel]:

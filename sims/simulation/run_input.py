@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from netspec.conversion import CODINGS as IMAGE_CODINGS
+from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Population
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import INPUT_GROUPS
 
-__all__ = ["CODINGS", "Progress", "RunInput", "Simulator"]
+__all__ = ["CODINGS", "EVENT_COLUMNS", "Progress", "RunInput", "Simulator", "load_events"]
 
-CODINGS = ("poisson", "current", "events")
+CODINGS = (*IMAGE_CODINGS, "events")
+EVENT_COLUMNS = ("presentation", "step", "y", "x", "channel", "sign")
 MOST_STEPS = 65_535  # spike counts are kept in 16 bits
 
 Progress = Callable[[int], None]
@@ -71,6 +77,15 @@ class RunInput:
     constant: Mapping[str, Any] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
     spike_values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, x: np.ndarray, conversion: Conversion, steps: int, seed: int = 0, **more: Any) -> RunInput:
+        """Images shown as a conversion says; ``more`` are other fields, and may change what it says."""
+        told: dict[str, Any] = {"x": x, "steps": steps, "seed": seed}
+        told |= {
+            name: getattr(conversion, name) for name in ("thresholds", "constant", "initial", "spike_values", "coding")
+        }
+        return cls(**told | more)
 
     def checked(self, spec: NetSpec) -> RunInput:
         """Itself with all defaults filled in; raises UserError if it does not fit the network."""
@@ -200,7 +215,7 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     if given.ndim != 2 or given.shape[1] != 6 or not np.issubdtype(given.dtype, np.integer):
         raise UserError("events are rows of six integers: presentation, step, y, x, channel, sign")
     for name, column, least, most in zip(
-        ("presentation", "step", "y", "x", "channel", "sign"),
+        EVENT_COLUMNS,
         given.T,
         (0, 0, 0, 0, 0, -1),
         (presentations - 1, steps - 1, *(size - 1 for size in spec.input.shape), 1),
@@ -217,6 +232,16 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     if len(np.unique(table, axis=0)) != len(table):
         raise UserError("events: a neuron fires twice in one step")
     return table
+
+
+def load_events(path: str | os.PathLike) -> np.ndarray:
+    """Events of a file with the arrays presentation, step, y, x, channel and sign; rows as of a RunInput."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = [np.asarray(file[name]) for name in EVENT_COLUMNS]
+        return np.stack([column.astype(np.int64, casting="same_kind") for column in columns], axis=1)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} holds no events: integer arrays {', '.join(EVENT_COLUMNS)} ({error})") from error
 
 
 class Simulator(Protocol):

@@ -1,0 +1,209 @@
+"""What turns a network's ANN into a spiking network, as data: thresholds, spike values, biases, potentials, coding.
+
+On networks without biases SPIKE-NORM and ANN-model normalisation say all by their thresholds, ratios of activations:
+they are kept as JSON (:mod:`netspec.thresholds`). Everything else works in activations: a spike of a population stands
+for its *spike value*, by which it multiplies the weights that it crosses, and a threshold is in the same unit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from netspec.checkpoint import Checkpoint, content_digest, find_checkpoint
+from netspec.errors import UserError
+from netspec.files import write_atomically
+from netspec.spec import NetSpec
+from netspec.thresholds import RESETS, VARIANTS, Thresholds, load_thresholds, open_thresholds
+
+__all__ = ["CODINGS", "Conversion", "find_conversion", "load_conversion", "open_conversion"]
+
+FORMAT = "going-deeper-in-brian2 conversion 1"
+SUFFIX = ".conversion.safetensors"
+CODINGS = ("poisson", "current")  # of images; events are no images
+NUMBERS = {"threshold": "thresholds", "value": "spike_values", "constant": "constant", "initial": "initial"}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion of one network.
+
+    Parameters
+    ----------
+    checkpoint : str
+        ``Checkpoint.digest`` of the network.
+    method : str
+        How it was made.
+    thresholds : mapping of str to float or numpy.ndarray
+        Of every spiking population; one number, or one of each channel, or of each neuron. Infinite for an output that
+        does not fire, whose potential then tells the class.
+    spike_values, constant, initial : mapping of str to float or numpy.ndarray
+        As of a ``RunInput``: by what spikes multiply weights (1 for populations without), the input of each step
+        (0), the membrane potential at the start (0).
+    coding : {'poisson', 'current'}
+        How images are shown.
+    reset : {'zero', 'subtract'}
+    model : str
+        Name of a shipped neuron model.
+    unit : bool
+        Residual units have threshold 1 (constraint 2, section 6.2).
+    percentile : float
+        Of activations or synaptic inputs, from which the thresholds are.
+    steps : int
+        The time steps for which it was made; 0 if it is meant for any.
+    made : mapping
+        From what: images, source, seed, ...; plain data.
+    """
+
+    checkpoint: str
+    method: str
+    thresholds: Mapping[str, Any]
+    spike_values: Mapping[str, Any] = field(default_factory=dict)
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Any] = field(default_factory=dict)
+    coding: str = "poisson"
+    reset: str = "zero"
+    model: str = "if"
+    unit: bool = False
+    percentile: float = 100.0
+    steps: int = 0
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.coding not in CODINGS or self.reset not in RESETS:
+            raise UserError(f"a conversion's coding is one of {CODINGS}, its reset one of {RESETS}")
+
+    @classmethod
+    def of(cls, thresholds: Thresholds) -> Conversion:
+        """The paper's: Poisson input, IF neurons reset to zero, thresholds and nothing else."""
+        made = {key: getattr(thresholds, key) for key in ("images", "source", "seed", "steps", "reset")}
+        return cls(
+            *(thresholds.checkpoint, thresholds.method, dict(thresholds.values)),
+            unit=thresholds.unit, percentile=thresholds.percentile, made=made,
+        )  # fmt: skip
+
+    def told(self, reset: str | None = None, coding: str | None = None) -> Conversion:
+        """With another reset or coding than its own, where one is given."""
+        return replace(self, reset=reset or self.reset, coding=coding or self.coding)
+
+    @property
+    def variant(self) -> str:
+        """Method and kind, as files are named."""
+        return f"{self.method}-unit" if self.unit else self.method
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that tell conversions apart; of thresholds alone if there is nothing else."""
+        if not (self.spike_values or self.constant or self.initial or self.coding != "poisson"):
+            content = {name: np.asarray(value).tolist() for name, value in self.thresholds.items()}
+            return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        sha = hashlib.sha256(self.coding.encode())
+        for name, numbers in sorted(self._tensors().items()):
+            sha.update(f"{name} {numbers.shape}".encode() + numbers.tobytes())
+        return sha.hexdigest()[:8]
+
+    def activation_values(self, spec: NetSpec) -> dict[str, Any]:
+        """The activation of the ANN that a spike stands for, of each population; NaN where different ones meet.
+
+        A membrane potential of 1 stands for what a spike of pre stands for, over its spike value.
+        """
+        values: dict[str, Any] = {spec.input.name: 1.0}
+        for population in spec.populations[1:]:
+            units = [values[p.pre] / self.spike_values.get(p.pre, 1.0) for p in spec.incoming(population.name)]
+            unit = units[0] if all(np.allclose(other, units[0]) for other in units) else np.nan
+            relay = population.kind == "relay"
+            values[population.name] = unit * (1.0 if relay else self.thresholds[population.name])
+        return values
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        return {
+            f"{kind}/{name}": np.asarray(values, dtype=np.float32, order="C")
+            for kind, attribute in NUMBERS.items()
+            for name, values in getattr(self, attribute).items()
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        settings = {name: value for name, value in asdict(self).items() if name not in NUMBERS.values()}
+        header = {"format": FORMAT, "settings": json.dumps(settings), "populations": json.dumps(list(self.thresholds))}
+        tensors = self._tensors()
+        header["digest"] = content_digest({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
+        write_atomically(path, to_bytes(tensors, metadata=header))
+
+
+def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
+    """Read a conversion, or thresholds as one; raises UserError unless it is whole and belongs to the checkpoint."""
+    path = Path(path)
+    if path.suffix == ".json" or not path.is_file():
+        return Conversion.of(load_thresholds(path, network))
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise ValueError("another format")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get("digest") != content_digest(tensors, header):
+            raise ValueError("it is not as it was written")
+        numbers: dict[str, Any] = {attribute: {} for attribute in NUMBERS.values()}
+        for name in tensors:
+            kind, population = name.split("/")
+            array = tensors[name].numpy()
+            numbers[NUMBERS[kind]][population] = float(array) if array.ndim == 0 else array
+        numbers["thresholds"] = {name: numbers["thresholds"][name] for name in json.loads(header["populations"])}
+        conversion = Conversion(**numbers | json.loads(header["settings"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no conversion of this project, or damaged ({error})") from error
+    if conversion.checkpoint != network.digest:
+        raise UserError(f"{path} is a conversion of another checkpoint; run sims/calibrate.py for this one")
+    check(conversion, network.spec, path)
+    return conversion
+
+
+def check(conversion: Conversion, spec: NetSpec, source: object) -> None:
+    """Raise UserError unless a conversion's numbers fit the populations."""
+    spiking = {population.name: population for population in spec.spiking}
+    if set(conversion.thresholds) != set(spiking):
+        raise UserError(f"{source}: thresholds of {', '.join(conversion.thresholds)} do not fit {spec.name}")
+    for kind, attribute in NUMBERS.items():
+        for name, values in getattr(conversion, attribute).items():
+            try:
+                np.broadcast_to(values, spiking[name].shape)
+            except (KeyError, ValueError) as error:
+                raise UserError(f"{source}: {kind} of {name} does not fit {spec.name}") from error
+            finite = np.isfinite(values) | (np.equal(values, np.inf) & (kind == "threshold"))
+            positive = kind not in ("threshold", "value") or (np.asarray(values) > 0)
+            if not np.all(finite & positive):
+                raise UserError(f"{source}: {kind} of {name}: some numbers are not finite, or not positive")
+
+
+def find_conversion(checkpoint: str | os.PathLike, name: str) -> Path:
+    """The file of a conversion beside a checkpoint (a file, or the name of a shipped network)."""
+    return find_checkpoint(checkpoint).with_suffix(f".{name}{SUFFIX}")
+
+
+def open_conversion(choice: str, checkpoint: str | os.PathLike, network: Checkpoint) -> Conversion:
+    """The conversion that a command is asked for: a file, or the name of one beside the checkpoint."""
+    if choice in VARIANTS:
+        return Conversion.of(open_thresholds(choice, checkpoint, network))
+    if Path(choice).is_file() or Path(choice).suffix in (".json", ".safetensors"):
+        return load_conversion(choice, network)
+    path = find_conversion(checkpoint, choice)
+    if path.is_file():
+        return load_conversion(path, network)
+    network_file = find_checkpoint(checkpoint)
+    start, files = f"{network_file.stem}.", network_file.parent.glob(f"{network_file.stem}.*{SUFFIX}")
+    there = [variant for variant in VARIANTS if network_file.with_suffix(f".{variant}.json").is_file()]
+    there += sorted(file.name.removeprefix(start).removesuffix(SUFFIX) for file in files)
+    raise UserError(
+        f"there is no conversion {choice!r} of {network_file.stem}; there are {', '.join(there) or 'none'}, or give a "
+        "file; sims/calibrate.py makes them"
+    )
