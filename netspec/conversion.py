@@ -134,10 +134,10 @@ class Conversion:
 
     def save(self, path: str | os.PathLike) -> None:
         settings = {name: value for name, value in asdict(self).items() if name not in NUMBERS.values()}
-        header = {"format": FORMAT, "settings": json.dumps(settings), "populations": json.dumps(list(self.thresholds))}
+        header = {"settings": json.dumps(settings), "populations": json.dumps(list(self.thresholds))}
         tensors = self._tensors()
         header["digest"] = content_digest({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
-        write_atomically(path, to_bytes(tensors, metadata=header))
+        write_atomically(path, to_bytes(tensors, metadata={FORMAT: json.dumps(header)}))  # of one entry: in one order
 
 
 def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
@@ -147,8 +147,8 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
         return Conversion.of(load_thresholds(path, network))
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            header = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+            if header is None:
                 raise ValueError("another format")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("digest") != content_digest(tensors, header):

@@ -1,46 +1,81 @@
-"""Balance the thresholds of a spiking network: SPIKE-NORM (Algorithm 1 of the paper) or ANN-model normalisation.
+"""Make a conversion: thresholds by SPIKE-NORM (Algorithm 1 of the paper), and others.
 
-SPIKE-NORM runs the spiking network itself in Brian2, layer by layer, and sets each threshold to the largest
-synaptic input of one step. An interrupted run goes on where it stopped.
+spike-norm   runs the spiking network itself in Brian2, layer by layer, and sets each threshold to the largest
+             synaptic input of one step; interrupted, it goes on where it stopped
+ann-norm     ratios of the ANN's largest activations
+activations  percentiles of the ANN's positive activations; images as a current, potentials that begin at a part of
+             the threshold, reset by subtraction: for few steps, any number of them
+search       thresholds and potentials by which each layer errs least after --steps steps
 """
 
 import argparse
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.conversion import Conversion, find_conversion, load_conversion
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
 from netspec.files import read_json, writable_file, write_json
-from netspec.options import CORES, add_options, make_parser
-from netspec.thresholds import METHODS, Thresholds, find_thresholds, load_thresholds
+from netspec.options import CORES, add_options, make_parser, number
+from netspec.thresholds import METHODS, Thresholds, find_thresholds
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
+from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
+from sims.conversion.search import CORRECTIONS, search
 from sims.conversion.spike_norm import spike_norm
 from sims.simulation.run_input import RunInput, Simulator
+
+DEFAULTS: dict[str, dict[str, Any]] = {  # what each method listens to, besides images and seed
+    "spike-norm": {
+        "percentile": 100.0,
+        "reset": "zero",
+        "steps": 2500,
+        "workers": CORES,
+        "unit": False,
+        "runtime": None,
+    },
+    "ann-norm": {"percentile": 100.0, "unit": False},
+    "activations": {"percentile": 99.9, "initial": 0.5},
+    "search": {"steps": 16, "correction": "none", "channels": False},
+}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_options(parser, checkpoint="vgg16-cifar10")
-    parser.add_argument(
-        "--method", choices=METHODS, default="spike-norm",
-        help="spike-norm: the largest input in the SNN; ann-norm: ratios of the ANN's largest activations",
-    )  # fmt: skip
+    parser.add_argument("--method", choices=DEFAULTS, default="spike-norm", help="see above")
     parser.add_argument("--unit", action="store_true", help="threshold 1 in residual units (constraint 2)")
-    add_options(parser, percentile=100.0, reset="zero", data="cifar10", images=256, steps=2500, seed=0)
+    add_options(parser, percentile=None, reset=None, data="cifar10", images=256, steps=None, seed=0)
+    parser.add_argument(
+        "--initial", type=number("--initial", float, least=0, most=1),
+        help="activations: where potentials begin, as a part of the threshold (0.5)",
+    )  # fmt: skip
+    parser.add_argument("--channels", action="store_true", help="search: thresholds of each channel")
+    parser.add_argument("--correction", choices=CORRECTIONS, help="search: of the mean error that is left (none)")
     add_runtime_option(parser)
-    add_options(parser, workers=CORES, out=None)
-    return parser.parse_args()
+    add_options(parser, workers=None, out=None)
+    options = parser.parse_args()
+    for name in {name for own in DEFAULTS.values() for name in own}:
+        value = getattr(options, name)
+        if name in DEFAULTS[options.method]:
+            setattr(options, name, DEFAULTS[options.method][name] if value is None else value)
+        elif value not in (None, False):
+            raise UserError(f"--{name} says nothing to the method {options.method}")
+    return options
 
 
 def main() -> None:
     options = parse_arguments()
     checkpoint = load_checkpoint(options.checkpoint)
+    if options.method not in METHODS:
+        convert(options, checkpoint)
+        return
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
@@ -61,7 +96,7 @@ def main() -> None:
     if options.method == "spike-norm":
         wanted = replace(wanted, steps=options.steps, reset=options.reset)
     if not options.out:
-        refuse_others(out, wanted, checkpoint)
+        refuse_others(out, Conversion.of(wanted), checkpoint)
     if options.method == "ann-norm":
         values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile, unit)
     else:
@@ -76,15 +111,41 @@ def main() -> None:
     print(f"written: {out}")
 
 
-def refuse_others(path: Path, wanted: Thresholds, checkpoint: Checkpoint) -> None:
-    """Raise UserError if thresholds of the same network, but found in another way, would be lost."""
+def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """A conversion for few steps, into its file."""
+    source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
+    x = checkpoint.encode(source.random(options.images, options.seed).images)
+    made = {"source": source.source, "seed": options.seed}
+    out = writable_file(options.out or find_conversion(options.checkpoint, options.method))
+    if options.method == "activations":
+        conversion = from_activations(checkpoint, x, options.percentile, options.initial, made)
+    else:
+        with tqdm(total=len(checkpoint.spec.spiking) - 1, unit="layer") as bar:
+
+            def finished(name: str) -> None:
+                bar.set_description(name)
+                bar.update()
+
+            conversion = search(checkpoint, x, options.steps, options.channels, options.correction, finished, made)
+    if not options.out:
+        refuse_others(out, conversion, checkpoint)
+    conversion.save(out)
+    for name, threshold in conversion.thresholds.items():
+        print(f"{name:>8} {np.mean(threshold):.4f}" + (" (mean of its channels)" if np.ndim(threshold) else ""))
+    print(f"written: {out}")
+
+
+def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> None:
+    """Raise UserError if a conversion of the same network, but found in another way, would be lost."""
     try:
-        found = load_thresholds(path, checkpoint)
+        found = load_conversion(path, checkpoint)
     except UserError:  # none, or of no use
         return
-    if replace(found, values=wanted.values) != wanted:
-        how = f"{found.images} images, {found.steps} steps, percentile {found.percentile:g}, seed {found.seed}"
-        raise UserError(f"{path} holds thresholds from {how}; give --out FILE, or remove it")
+    if any(getattr(found, name) != getattr(wanted, name) for name in ("percentile", "steps", "made")):
+        how = ", ".join(
+            f"{key} {value}" for key, value in ({"percentile": found.percentile} | dict(found.made)).items()
+        )
+        raise UserError(f"{path} holds a conversion made with {how}; give --out FILE, or remove it")
 
 
 def resumable_spike_norm(

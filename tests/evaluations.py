@@ -47,13 +47,13 @@ def note_attempts(
     """
     notes.touch()
 
-    def noted(checkpoint, thresholds, shard, images, runtime):
+    def noted(checkpoint, conversion, shard, images, runtime, models):
         line = f"{shard.start} {shard.case.seed}"
         with open(notes, "a") as file:
             file.write(f"{line}\n")
         if fails(shard, notes.read_text().splitlines().count(line)):
             raise RuntimeError("a cosmic ray")
-        return run_shard(checkpoint, thresholds, shard, images, runtime)
+        return run_shard(checkpoint, conversion, shard, images, runtime, models)
 
     patch.setattr("sims.evaluation.cluster.run_shard", noted)
     return lambda: sorted(tuple(map(int, line.split())) for line in notes.read_text().splitlines())

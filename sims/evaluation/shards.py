@@ -46,7 +46,7 @@ __all__ = [
 OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
 NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
 LATER = {"coding": "poisson", "model": "if"}  # fields that came later: tables and shards without them mean these
-FEW_STEPS = (4, 8, 16, 32, 64, 128)
+FEW_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)  # with a constant current
 REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
 
 
@@ -126,7 +126,7 @@ class Case:
     @property
     def reported(self) -> tuple[int, ...]:
         """The steps at which predictions are kept."""
-        usual = FEW_STEPS if self.steps <= FEW_STEPS[-1] else REPORTED_STEPS
+        usual = FEW_STEPS if self.setting.coding == "current" else REPORTED_STEPS
         return (*(step for step in usual if step < self.steps), self.steps)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from netspec.ann import ANN, ann_predictions
 from netspec.architectures.resnet import CONSTRAINTS
 from netspec.checkpoint import PRETRAINED, Checkpoint, load_checkpoint, save_checkpoint
+from netspec.conversion import Conversion, load_conversion
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.thresholds import METHODS, find_thresholds, load_thresholds
 from sims import run_resnet
@@ -49,7 +50,7 @@ def reference(monkeypatch):
     """The torch reference in the place of every simulator; gives the arguments with which one was asked for."""
     asked = []
 
-    def open_simulator(spec, weights, runtime, synapses, reset, quiet):
+    def open_simulator(spec, weights, runtime, synapses, reset, quiet, models):
         asked.append((runtime, synapses, reset))
         return ReferenceSimulator(spec, weights, reset)
 
@@ -65,7 +66,7 @@ def test_all_results_are_written_and_named(happy):
     pictures = [f"{stem}.{suffix}" for stem in ("accuracy", "raster") for suffix in ("pdf", "png")]
     for name in ("conv1_1", "conv3_3", "output"):  # the default: some between the first layer and the output
         pictures += [f"raster_{name}.pdf", f"raster_{name}.png"]
-    expected = sorted([*pictures, "recording.npz", "thresholds.json", "images.csv", "summary.json"])
+    expected = sorted([*pictures, "recording.npz", "conversion.safetensors", "images.csv", "summary.json"])
     assert sorted(files(out)) == expected
     assert ended.status == 0
     written = ended.out.strip().splitlines()[-1].removeprefix("written: ").split()
@@ -96,7 +97,7 @@ def test_recording_is_that_of_the_samples_under_seed_and_thresholds(happy, tiny)
     for name, raster in expected.rasters.items():
         np.testing.assert_array_equal(recording.rasters[name], raster)
     assert 2 * STEPS < recording.rasters["conv1_1"][:, 0].max() < 3 * STEPS  # three images, --raster-images
-    assert (happy[1] / "thresholds.json").read_text() == find_thresholds(tiny, "spike-norm").read_text()
+    assert load_conversion(happy[1] / "conversion.safetensors", checkpoint) == Conversion.of(thresholds)
 
 
 def test_summary_and_table_tell_how_and_what_was_answered(happy, tiny):
@@ -114,7 +115,7 @@ def test_summary_and_table_tell_how_and_what_was_answered(happy, tiny):
     assert summary["seconds"]["simulate"] > 0
     how = {"runtime": "standalone", "synapses": "shared", "reset": "zero", "steps": STEPS, "seed": 3}
     how |= {"rasters": ["conv1_1", "conv3_3", "output"], "raster_images": 3, "checkpoint": checkpoint.digest}
-    how |= {"images": images.source, "thresholds": {"method": "spike-norm", "percentile": 100.0}}
+    how |= {"images": images.source, "conversion": {"method": "spike-norm", "percentile": 100.0}}
     assert {name: summary["settings"][name] for name in how} == how
 
 
@@ -129,7 +130,7 @@ def test_same_seed_gives_the_same_recording_without_a_compiler(happy, tiny, tmp_
     monkeypatch.setattr(binary, "compile_project", refuse)
     ended = run_vgg(tiny, tmp_path, "--standalone", "--steps", STEPS, "--seed", 3, "--quiet")
     assert (ended.status, ended.err) == (0, "")
-    for name in ("recording.npz", "images.csv", "thresholds.json", "raster_output.pdf", "accuracy.pdf"):
+    for name in ("recording.npz", "images.csv", "conversion.safetensors", "raster_output.pdf", "accuracy.pdf"):
         assert (tmp_path / name).read_bytes() == (happy[1] / name).read_bytes(), name
     seconds = strict_json(tmp_path / "summary.json")["seconds"]
     assert seconds["build"] == seconds["compile"] == 0
@@ -186,7 +187,7 @@ def test_a_residual_network_runs_too_and_with_numpy_if_there_is_no_compiler(tmp_
     assert (ended.status, reference) == (0, [("numpy", "shared", "zero")])
     settings = strict_json(tmp_path / "summary.json")["settings"]
     assert settings["network"].startswith("resnet20-cifar10") and settings["runtime"] == "numpy"
-    assert settings["thresholds"] == {"method": "spike-norm-unit", "percentile": 100.0}
+    assert settings["conversion"] == {"method": "spike-norm-unit", "percentile": 100.0}
 
 
 def test_only_the_asked_rasters_are_kept_and_drawn(tiny, tmp_path, reference):
@@ -212,10 +213,11 @@ def test_thresholds_of_a_method_are_found_beside_the_checkpoint(method, tiny, tm
     arguments = ("--images", 1, "--steps", 12, "--raster")
     for choice, out in ((method, "a"), (find_thresholds(tiny, method), "b")):
         assert run_vgg(tiny, tmp_path / out, *arguments, "--thresholds", choice).status == 0
-        kept = json.loads((tmp_path / out / "thresholds.json").read_text())
-        assert kept == json.loads(tiny.with_suffix(f".{method}.json").read_text())
+        checkpoint = load_checkpoint(tiny)
+        kept = load_conversion(tmp_path / out / "conversion.safetensors", checkpoint)
+        assert kept == Conversion.of(load_thresholds(tiny.with_suffix(f".{method}.json"), checkpoint))
         used = Recording.load(tmp_path / out / "recording.npz").settings["thresholds"]
-        assert used == kept["values"]
+        assert used == kept.thresholds
 
 
 def test_few_steps_are_enough_for_all_pictures(tiny, tmp_path, reference):
@@ -423,7 +425,7 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
     chosen = CONSTRAINTS[constraints or "3"]
     checkpoint, settings = load_checkpoint(chosen.checkpoint), strict_json(tmp_path / "summary.json")["settings"]
     assert (settings["checkpoint"], settings["trained_on"]) == (checkpoint.digest, "CIFAR-10 train")
-    assert settings["thresholds"] == {"method": chosen.thresholds, "percentile": 100.0}
+    assert settings["conversion"] == {"method": chosen.thresholds, "percentile": 100.0}
     images = samples()
     ann = ann_predictions(checkpoint, images.images)
     assert np.mean(ann == images.labels) >= 0.7
@@ -432,7 +434,7 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
 @pytest.mark.parametrize("arguments", [("--checkpoint", "resnet20-cifar10-basic"), ("--thresholds", "ann-norm-unit")])
 def test_constraints_leave_no_choice_of_network_and_thresholds(arguments, tmp_path):
     ended = run("run_resnet.py", run_resnet.main, "--constraints", "2", *arguments, "--out", tmp_path / "out")
-    ended.assert_refused("run_resnet.py", "--constraints sets checkpoint and thresholds; give either it or them")
+    ended.assert_refused("run_resnet.py", "--constraints sets checkpoint and conversion; give either it or them")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dask.distributed import Client, LocalCluster
 from evaluations import IN_PROCESS
 
 from netspec.checkpoint import load_checkpoint
+from netspec.conversion import Conversion
 from netspec.data import samples
 from netspec.thresholds import find_thresholds, load_thresholds
 from sims.evaluation import shards as module
@@ -17,12 +18,12 @@ SETTING = Setting("net", "digest", "data", "spike-norm", False, 100.0, "12345678
 
 def test_setting_says_how_thresholds_were_found_and_tells_their_values_apart(tiny):
     checkpoint = load_checkpoint(tiny)
-    thresholds = load_thresholds(find_thresholds(tiny, "ann-norm"), checkpoint)
-    setting = Setting.of(checkpoint, "data", replace(thresholds, unit=True), "subtract")
+    conversion = Conversion.of(load_thresholds(find_thresholds(tiny, "ann-norm"), checkpoint)).told("subtract")
+    setting = Setting.of(checkpoint, "data", replace(conversion, unit=True))
     assert setting == replace(setting, network="vgg16-tiny", checkpoint=checkpoint.digest, data="data",
                               method="ann-norm", unit=True, percentile=100.0, reset="subtract")  # fmt: skip
-    other = replace(thresholds, values=thresholds.values | {"output": 7.0})
-    assert Setting.of(checkpoint, "data", other, "zero").thresholds != setting.thresholds
+    for change in ({"thresholds": conversion.thresholds | {"output": 7.0}}, {"initial": {"output": 1.0}}):
+        assert Setting.of(checkpoint, "data", replace(conversion, **change)).thresholds != setting.thresholds
     assert len({Case(s, 0, 10).digest for s in (SETTING, setting, replace(SETTING, unit=True))}) == 3
 
 
@@ -41,13 +42,13 @@ def test_steps_of_the_paper_are_reported():
 
 def test_shard_is_the_same_wherever_it_is_cut(tiny):
     checkpoint, images = load_checkpoint(tiny), samples().images
-    thresholds = dict(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint).values)
+    conversion = Conversion.of(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint))
     case = Case(SETTING, 3, 25)
     cut = [
-        run_shard(checkpoint, thresholds, Shard(case, start, stop), images[start:stop])
+        run_shard(checkpoint, conversion, Shard(case, start, stop), images[start:stop])
         for start, stop in ((0, 1), (1, 4), (4, 5))
     ]
-    table = run_shard(checkpoint, thresholds, Shard(case, 0, 5), images[:5])
+    table = run_shard(checkpoint, conversion, Shard(case, 0, 5), images[:5])
     pd.testing.assert_frame_equal(pd.concat(cut, ignore_index=True), table)
     assert list(table)[:4] == ["image", "snn_10", "snn_20", "snn_25"]
 
@@ -55,9 +56,9 @@ def test_shard_is_the_same_wherever_it_is_cut(tiny):
 def test_shard_that_does_not_fit_is_simulated_in_parts(tiny, monkeypatch):
     """A worker's memory is what counts; the rows are the same."""
     checkpoint, images = load_checkpoint(tiny), samples().images[:5]
-    thresholds = dict(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint).values)
+    conversion = Conversion.of(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint))
     shard, runs = Shard(Case(SETTING, 3, 25), 7, 12), []
-    whole = run_shard(checkpoint, thresholds, shard, images)
+    whole = run_shard(checkpoint, conversion, shard, images)
     monkeypatch.setattr(module, "table_of", lambda *given: runs.append(given[2].tolist()) or table_of(*given))
     for limit, parts in (
         (1, [[7], [8], [9], [10], [11]]),
@@ -65,7 +66,7 @@ def test_shard_that_does_not_fit_is_simulated_in_parts(tiny, monkeypatch):
         (1e9, [[7, 8, 9, 10, 11]]),
     ):
         monkeypatch.setattr(module, "memory", lambda limit=limit: limit)
-        pd.testing.assert_frame_equal(run_shard(checkpoint, thresholds, shard, images), whole)
+        pd.testing.assert_frame_equal(run_shard(checkpoint, conversion, shard, images), whole)
         assert runs == parts
         runs.clear()
 

@@ -8,6 +8,7 @@ import pytest
 from commands import tiny_checkpoint
 from networks import residual
 
+from netspec.conversion import Conversion
 from netspec.data import samples
 from sims.evaluation.shards import Case, Setting, Shard, run_shard
 from sims.evaluation.tables import KEYS, operations_table, summary_table, with_earlier
@@ -69,8 +70,8 @@ def test_relays_count_in_neither_kind_of_operations():
     setting = Setting("net", checkpoint.digest, "here", "spike-norm", False, 100.0, "12345678", "zero")
     case = Case(setting, 0, 10)
     x, shard = samples().images[:2, :8, :8], Shard(case, 0, 2)
-    thresholds = {population.name: 1.0 for population in checkpoint.spec.spiking}
-    spec, table = checkpoint.spec, run_shard(checkpoint, thresholds, shard, x, "numpy")
+    conversion = Conversion(checkpoint.digest, "ones", {population.name: 1.0 for population in checkpoint.spec.spiking})
+    spec, table = checkpoint.spec, run_shard(checkpoint, conversion, shard, x, "numpy")
     (row,) = operations_table([(case, table)], spec).to_dict("records")
     by_spikes = [p for p in spec.projections if p.pre in ("stem", "branch1", "branch2")]
     assert row["mac_per_image"] == sum(spec.macs(p) for p in by_spikes) > 0

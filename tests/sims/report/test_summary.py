@@ -10,6 +10,7 @@ from networks import exact_thresholds, pair
 
 from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.thresholds import Thresholds
 from sims.report.summary import Result
@@ -25,7 +26,9 @@ def run(checkpoint: Checkpoint, **settings) -> Result:
     thresholds = Thresholds(values, "spike-norm", checkpoint.digest, 99.5, 20, images.source, 0, 10)
     recording = ReferenceSimulator(checkpoint.spec, checkpoint.weights).run(RunInput(x, values, 60, seed=3))
     ann = ann_predictions(checkpoint, images.images)
-    return Result(checkpoint, thresholds, images, recording, ann, settings, {"ann": 0.5, "simulate": 1.25})
+    return Result(
+        checkpoint, Conversion.of(thresholds), images, recording, ann, settings, {"ann": 0.5, "simulate": 1.25}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,12 @@ def test_summary_holds_what_the_recording_says(result, tmp_path):
     assert 50e6 < summary["peak_memory_bytes"] < 64e9
     settings = {"network": "vgg16-tiny", "checkpoint": checkpoint.digest, "checkpoint_test_error": 0.875}
     settings |= {"trained_on": "CIFAR-10 train", "images": "CIFAR-10 test images 0 to 19", "steps": 60, "seed": 3}
-    settings |= {"thresholds": {"method": "spike-norm", "percentile": 99.5}, "runtime": "reference", "raster_images": 3}
+    settings |= {
+        "conversion": {"method": "spike-norm", "percentile": 99.5},
+        "coding": "poisson",
+        "runtime": "reference",
+        "raster_images": 3,
+    }
     assert summary["settings"] == settings
 
 

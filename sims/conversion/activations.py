@@ -1,0 +1,79 @@
+"""Thresholds from percentiles of the ANN's positive activations, for a constant current and few time steps.
+
+In activations (Rueckauer et al. 2017; Bu et al. 2022): a spike of a layer stands for its threshold, by which its
+weights are multiplied wherever it goes, so that any graph can be converted; potentials begin at half a threshold, which
+makes the expected error of a rate zero; the output gathers potential and does not fire.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.ann import ANN
+from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
+from netspec.errors import UserError
+
+__all__ = ["activations_of", "from_activations", "positive_percentile"]
+
+
+def activations_of(network: Checkpoint, x: np.ndarray) -> dict[str, Tensor]:
+    """Activations of the ANN for encoded images, (images, channels, height, width) for each population."""
+    ann, parts = ANN.from_weights(network.spec, network.weights), []
+    for part in np.array_split(x, max(1, len(x) // 64)):
+        parts.append(ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def positive_percentile(values: Tensor, percentile: float, name: str) -> Tensor:
+    """The percentile of those activations that are not 0; UserError if there are none."""
+    positive = values[values > 0].flatten()
+    if not len(positive):
+        raise UserError(f"no ReLU of {name} is active on any of the images; use more of them")
+    return positive.float().kthvalue(max(1, round(percentile / 100 * len(positive)))).values
+
+
+def from_activations(
+    network: Checkpoint,
+    x: np.ndarray,
+    percentile: float = 99.9,
+    initial: float = 0.5,
+    made: Mapping[str, object] | None = None,
+) -> Conversion:
+    """Thresholds at a percentile of the positive activations of each layer, or at its clip.
+
+    Parameters
+    ----------
+    network : Checkpoint
+    x : numpy.ndarray
+        Encoded training images, (images, height, width, channels).
+    percentile : float
+    initial : float
+        Where potentials begin, as a part of the threshold.
+    made : mapping, optional
+        What to note about the images.
+
+    Returns
+    -------
+    Conversion
+        For any number of steps.
+    """
+    spec, found = network.spec, activations_of(network, x)
+    values = {
+        population.name: population.clip
+        or float(positive_percentile(found[population.name], percentile, population.name))
+        for population in spec.spiking[:-1]
+    }
+    return Conversion(
+        network.digest,
+        "activations",
+        values | {spec.output.name: np.inf},
+        spike_values=values,
+        initial={name: float(np.float32(initial * value)) for name, value in values.items() if initial},
+        coding="current",
+        reset="subtract",
+        percentile=percentile,
+        made=dict(made or {}) | {"images": len(x), "initial": initial},
+    )

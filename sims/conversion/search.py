@@ -1,0 +1,132 @@
+"""Thresholds, initial potentials and biases that make the error of each layer smallest after so many time steps.
+
+Layer after layer, with what it really receives: of some percentiles and initial potentials those are taken by which
+rates come nearest to the ANN's activations, in the layer or in each of its channels (minimal error, Li et al. 2021).
+What is left on average may then be corrected by initial potentials of each channel or neuron (Li et al. 2022), or by a
+constant input of each channel.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
+from netspec.errors import UserError
+from sims.conversion.activations import activations_of, positive_percentile
+from sims.conversion.layerwise import Layer, fire, layer_by_layer
+
+__all__ = ["CORRECTIONS", "search"]
+
+PERCENTILES = (98, 99, 99.5, 99.7, 99.9, 99.95, 99.99, 100)
+INITIAL = (0.4, 0.5, 0.55, 0.6)  # parts of the threshold
+PARTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a channel's largest activation
+CORRECTIONS = ("none", "channel", "neuron", "bias")
+
+
+def search(
+    network: Checkpoint,
+    x: np.ndarray,
+    steps: int,
+    channels: bool = False,
+    correction: str = "none",
+    progress: Callable[[str], None] | None = None,
+    made: Mapping[str, object] | None = None,
+) -> Conversion:
+    """A conversion for a number of steps.
+
+    Parameters
+    ----------
+    network : Checkpoint
+    x : numpy.ndarray
+        Encoded training images, (images, height, width, channels).
+    steps : int
+    channels : bool
+        Thresholds of each channel, in place of one a layer.
+    correction : {'none', 'channel', 'neuron', 'bias'}
+        What makes up for the mean error that is left: potentials of each channel or neuron, or a constant input.
+    progress : callable, optional
+        Called with the name of each layer that is done.
+    made : mapping, optional
+        What to note about the images.
+    """
+    if correction not in CORRECTIONS:
+        raise UserError(f"the correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
+
+    def decide(layer: Layer) -> None:
+        name, clip = layer.population.name, layer.population.clip
+        if channels and not clip:
+            candidates = list(channel_candidates(layer.activation))
+        else:
+            wanted = [torch.tensor(clip)] if clip else percentiles(layer.activation, name)
+            candidates = [(threshold.float(), part) for threshold in wanted for part in INITIAL]
+        layer.threshold, layer.initial = best(layer, candidates, channels and not clip)
+        left = layer.activation - rate(layer)
+        if correction == "neuron":
+            layer.initial = layer.initial + steps * left.mean(0)
+        elif correction != "none":
+            mean = left.mean((0, 2, 3))[:, None, None]
+            if correction == "bias":
+                layer.constant = mean
+            else:
+                layer.initial = layer.initial + steps * mean
+        if progress:
+            progress(name)
+
+    layers, _ = layer_by_layer(network.spec, network.weights, x, steps, activations_of(network, x), decide)
+    thresholds = {name: numbers(layer.threshold, layer) for name, layer in layers.items()}
+    note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction}
+    return Conversion(
+        network.digest,
+        "search",
+        thresholds | {network.spec.output.name: np.inf},
+        spike_values=thresholds,
+        constant={name: numbers(layer.constant, layer) for name, layer in layers.items() if layer.constant.any()},
+        initial={name: numbers(layer.initial, layer) for name, layer in layers.items()},
+        coding="current",
+        reset="subtract",
+        steps=steps,
+        made=note,
+    )
+
+
+def percentiles(activation: Tensor, name: str) -> list[Tensor]:
+    return [positive_percentile(activation, percentile, name) for percentile in PERCENTILES]
+
+
+def channel_candidates(activation: Tensor) -> list[tuple[Tensor, float]]:
+    """Parts of the largest activation of each channel; one that is silent takes the layer's."""
+    largest = activation.amax((0, 2, 3))[:, None, None]
+    largest = torch.where(largest > 0, largest, activation.max())
+    return [(part * largest, initial) for part in PARTS for initial in INITIAL]
+
+
+def rate(layer: Layer) -> Tensor:
+    """The activation that a layer's spikes stand for, (images, channels, height, width)."""
+    spikes = fire(layer.arriving + layer.constant, layer.threshold, layer.initial)
+    return spikes.sum(0) * (layer.threshold / len(spikes))
+
+
+def best(layer: Layer, candidates: list[tuple[Tensor, float]], channels: bool) -> tuple[Tensor, Tensor]:
+    """Threshold and initial potential of the smallest squared error, of all neurons or of each channel's."""
+    least, threshold, initial = torch.tensor(np.inf), torch.ones(()), torch.zeros(())
+    for candidate, part in candidates:
+        layer.threshold, layer.initial = candidate, part * candidate
+        error = (rate(layer) - layer.activation).square()
+        error = error.mean((0, 2, 3))[:, None, None] if channels else error.mean()
+        better = error < least
+        least = torch.where(better, error, least)
+        threshold = torch.where(better, layer.threshold, threshold)
+        initial = torch.where(better, layer.initial, initial)
+    return threshold, initial
+
+
+def numbers(values: Tensor, layer: Layer) -> float | np.ndarray:
+    """One number, (channels,) or (height, width, channels), as a conversion has them."""
+    if values.ndim == 0:
+        return float(values)
+    if values.shape[-2:] == (1, 1) != layer.population.shape[:2]:
+        return values.flatten().numpy()
+    return np.ascontiguousarray(values.permute(1, 2, 0).numpy())

@@ -1,0 +1,121 @@
+"""Conversions as data: written, read, refused; what a spike stands for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from commands import tiny_checkpoint
+from networks import residual
+
+from netspec.conversion import Conversion, find_conversion, load_conversion, open_conversion
+from netspec.errors import UserError
+from netspec.thresholds import find_thresholds, load_thresholds, spike_values
+
+NAMES = ("conv1_1", "conv3_3", "conv5_3", "output")
+
+
+def conversion() -> Conversion:
+    """Of the tiny network, with every kind of number: one, of channels, of neurons."""
+    network = tiny_checkpoint()
+    shapes = {name: network.spec[name].shape for name in NAMES}
+    values = {"conv1_1": 0.5, "conv3_3": np.linspace(1, 2, shapes["conv3_3"][2], dtype=np.float32), "conv5_3": 2.0}
+    initial = {"conv1_1": np.ones(shapes["conv1_1"], np.float32), "conv5_3": -0.25}
+    return Conversion(
+        *(network.digest, "mine", values | {"output": np.inf}, values),
+        constant={"conv3_3": -values["conv3_3"]}, initial=initial, coding="current", reset="subtract", percentile=99.5,
+        steps=16, made={"images": 3},
+    )  # fmt: skip
+
+
+def assert_equal(found: Conversion, expected: Conversion) -> None:
+    kinds = ("thresholds", "spike_values", "constant", "initial")
+    for kind in kinds:
+        assert list(getattr(found, kind)) == list(getattr(expected, kind))
+        for name, value in getattr(expected, kind).items():
+            np.testing.assert_array_equal(getattr(found, kind)[name], value)
+    blank = dict.fromkeys(kinds, {})
+    assert replace(found, **blank) == replace(expected, **blank)
+    assert found.digest == expected.digest
+
+
+def test_a_conversion_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "a.safetensors"
+    conversion().save(path)
+    assert_equal(load_conversion(path, tiny_checkpoint()), conversion())
+    content = path.read_bytes()
+    conversion().save(path)
+    assert path.read_bytes() == content
+
+
+def test_thresholds_are_conversions(tiny):
+    network = tiny_checkpoint()
+    thresholds = load_thresholds(find_thresholds(tiny, "spike-norm"), network)
+    found = open_conversion("spike-norm", tiny, network)
+    assert (found.thresholds, found.method, found.coding, found.reset) == (
+        thresholds.values,
+        "spike-norm",
+        "poisson",
+        "zero",
+    )
+    assert load_conversion(find_thresholds(tiny, "spike-norm"), network) == found
+    assert found.activation_values(network.spec) == pytest.approx(spike_values(network.spec, thresholds.values))
+
+
+def test_every_number_changes_the_digest():
+    first = conversion()
+    others = [
+        replace(first, thresholds=first.thresholds | {"conv1_1": 0.6}),
+        replace(first, initial={}),
+        replace(first, spike_values=first.spike_values | {"conv1_1": 1.0}),
+        replace(first, constant={"conv3_3": 0.5}),
+    ]
+    assert len({first.digest, *(other.digest for other in others)}) == 5
+
+
+def test_a_spike_stands_for_its_value_where_that_is_said_and_else_for_the_threshold_ratio():
+    spec = residual("relay")
+    values = {"stem": 2.0, "branch1": 0.5, "branch2": 3.0}
+    found = Conversion("", "m", values | {"output": 1.5}, values).activation_values(spec)
+    assert found == {"input": 1.0, "junction1": 1.0, "junction2": 1.0, "output": 1.5, **values}
+    ratios = Conversion("", "m", {"stem": 2.0, "branch1": 1.0, "branch2": 3.0, "output": 1.0}).activation_values(spec)
+    assert ratios["junction1"] == 2 and ratios["branch2"] == 6 and np.isnan(ratios["junction2"])
+
+
+def test_a_conversion_is_found_beside_its_checkpoint(tiny, tmp_path):
+    network = tiny_checkpoint()
+    (tmp_path / "net.safetensors").write_bytes(tiny.read_bytes())
+    path = find_conversion(tmp_path / "net.safetensors", "fast")
+    assert path == tmp_path / "net.fast.conversion.safetensors"
+    conversion().save(path)
+    assert_equal(open_conversion("fast", tmp_path / "net.safetensors", network), conversion())
+    with pytest.raises(UserError, match="no conversion 'slow' of net; there are fast, or give a file"):
+        open_conversion("slow", tmp_path / "net.safetensors", network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": "other"}, "of another checkpoint"),
+        ({"thresholds": {"conv1_1": 1.0}}, "do not fit"),
+        ({"initial": {"nowhere": 1.0}}, "initial of nowhere does not fit"),
+        ({"initial": {"conv1_1": np.ones(999)}}, "initial of conv1_1 does not fit"),
+        ({"initial": {"conv1_1": np.inf}}, "initial of conv1_1: some numbers are not finite"),
+        ({"spike_values": {"conv1_1": 0.0}}, "value of conv1_1: some numbers are not finite, or not positive"),
+        ({"constant": {"conv1_1": np.nan}}, "constant of conv1_1"),
+    ],
+)
+def test_a_conversion_that_does_not_fit_is_refused(change, message, tmp_path):
+    replace(conversion(), **change).save(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=message):
+        load_conversion(tmp_path / "a.safetensors", tiny_checkpoint())
+
+
+def test_unknown_words_are_refused():
+    for change in ({"coding": "morse"}, {"reset": "half"}):
+        with pytest.raises(UserError, match="coding is one of"):
+            replace(conversion(), **change)
+
+
+def test_another_file_is_refused(tiny):
+    with pytest.raises(UserError, match="no conversion of this project"):
+        load_conversion(tiny, tiny_checkpoint())
