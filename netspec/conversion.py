@@ -96,6 +96,10 @@ class Conversion:
         """With another reset or coding than its own, where one is given."""
         return replace(self, reset=reset or self.reset, coding=coding or self.coding)
 
+    def fires(self, name: str) -> bool:
+        """Whether a population can fire at all; an output that cannot tells its class by its potential."""
+        return not np.all(np.isinf(self.thresholds[name]))
+
     @property
     def variant(self) -> str:
         """Method and kind, as files are named."""

@@ -47,7 +47,7 @@ def main(
     shape = network.spec.input.shape
     source = options.data or ("cifar10-samples" if shape[0] == 32 else "imagenet-samples")
     images = load_images(source, shape, network.classes).first(options.images)
-    rasters = rasters_of(network.spec) if options.raster is None else options.raster
+    rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
     out = writable_folder(options.out)
@@ -58,7 +58,8 @@ def main(
     x = network.encode(images.images)
     shown = {"coding": "events", "events": load_events(options.events)} if options.events else {}
     noted = {"rasters": rasters, "raster_presentations": options.raster_images}
-    given = RunInput.of(x, converted, options.steps, options.seed, **noted, **shown).checked(network.spec)
+    given = RunInput.of(x, converted, options.steps, options.seed, **noted, **shown)
+    given.checked(network.spec)  # complains at once
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     ann = ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start

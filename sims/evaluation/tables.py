@@ -10,7 +10,7 @@ import pandas as pd
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.evaluation.shards import LATER, Case, Setting
-from sims.simulation.metrics import ann_macs, driven_by_spikes
+from sims.simulation.metrics import ann_macs, constant_operations, driven_by_spikes
 
 __all__ = ["KEYS", "operations_table", "summary_table", "with_earlier"]
 
@@ -67,6 +67,8 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) 
         row = case.setting.columns() | {"images": len(table), "steps": case.steps, "seed": case.seed}
         row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
         row |= {"mac_per_image": macs, "ac_mac_ratio": table["ac"].mean() / macs}
+        if case.setting.coding == "current":
+            row["mac_current_per_image"], row["ac_current_per_image"] = constant_operations(spec, case.steps)
         for population in (spec.input, *spec.spiking):
             row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
         rows.append(row)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from netspec.conversion import Conversion
 from netspec.spec import NetSpec
 from sims.report import plots
 from sims.report.raster import raster
@@ -16,9 +17,9 @@ from sims.simulation.metrics import agreement, error
 __all__ = ["rasters_of", "save_pictures"]
 
 
-def rasters_of(spec: NetSpec) -> list[str]:
-    """Up to four spiking populations between the first layer and the output."""
-    names = [population.name for population in spec.spiking]
+def rasters_of(spec: NetSpec, conversion: Conversion) -> list[str]:
+    """Up to four populations that fire, between the first layer and the output."""
+    names = [population.name for population in spec.spiking if conversion.fires(population.name)]
     return list(dict.fromkeys(names[k] for k in (0, 2 * len(names) // 5, 4 * len(names) // 5, -1)))
 
 
@@ -54,7 +55,8 @@ def draw(result: Result, names: Sequence[str], photos: bool) -> Figure:
 def accuracy(result: Result) -> Figure:
     """Accuracy against steps, or agreement with the ANN where the classes are not known."""
     recording, labels, figure = result.recording, result.images.labels, Figure()
-    steps = np.unique(np.geomspace(10, recording.steps, 60).astype(int)) if recording.steps > 10 else [recording.steps]
+    first = 10 if recording.steps > 200 else 1
+    steps = np.unique(np.geomspace(first, recording.steps, 60).astype(int))
     ax = figure.add_subplot()
     if (labels >= 0).all():
         curve = {"accuracy": 1 - error(recording, labels, steps)}

@@ -16,7 +16,7 @@ from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.files import write_atomically
-from sims.simulation.metrics import ac_mac_ratio
+from sims.simulation.metrics import ac_mac_ratio, whole_energy
 from sims.simulation.recording import Recording
 
 __all__ = ["Result", "earlier_run"]
@@ -50,13 +50,19 @@ class Result:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row for each image: image, true, ann, snn, output_spikes (of the winner), runner_up (of the next)."""
-        spikes = np.sort(np.pad(self.recording.output_counts[:, -1], ((0, 0), (1, 0))), axis=1)  # or one class
+        """A row for each image: image, true, ann, snn, output_spikes (of the winner), runner_up (of the next).
+
+        Of an output that does not fire they are the membrane potentials.
+        """
+        counts, v = self.recording.output_counts[:, -1], self.recording.output_v[:, -1]
+        fires, one_more = self.conversion.fires(self.recording.spec.output.name), ((0, 0), (1, 0))
+        told = np.pad(counts, one_more) if fires else np.pad(v.round(3), one_more, constant_values=-np.inf)
+        told = np.sort(told, axis=1)
         name = np.array([*self.images.classes, "?"])
         columns = {"true": self.images.labels, "ann": self.ann, "snn": self.recording.predictions()}
         table = pd.DataFrame({column: name[classes] for column, classes in columns.items()})
         table.insert(0, "image", np.arange(len(table)))
-        return table.assign(output_spikes=spikes[:, -1], runner_up=spikes[:, -2])
+        return table.assign(**{"output_spikes" if fires else "potential": told[:, -1], "runner_up": told[:, -2]})
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -64,7 +70,7 @@ class Result:
         recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
         labels, snn = self.images.labels, recording.predictions()
         known = labels >= 0
-        ratio = ac_mac_ratio(recording)
+        ratio, joules = ac_mac_ratio(recording), whole_energy(recording)
         return {
             "images": len(self.ann),
             "ann_accuracy": float((self.ann == labels)[known].mean()) if known.any() else None,
@@ -73,6 +79,7 @@ class Result:
             "agreeing_images": int((self.ann == snn).sum()),
             "spikes_per_neuron": recording.spikes_per_neuron(),
             "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
+            "energy_ratio": joules.snn / joules.ann if joules.ann else None,
             "synaptic_operations": {
                 p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections
             },
@@ -97,7 +104,7 @@ class Result:
         summary, settings = self.summary, self.summary["settings"]
         with pd.option_context("display.max_rows", 60, "display.width", 120):
             table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
-        data, ratio = settings["trained_on"], summary["ac_mac_ratio"]
+        data, ratio, energy = settings["trained_on"], summary["ac_mac_ratio"], summary["energy_ratio"]
         error = percent(settings["checkpoint_test_error"])
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
         lines = {
@@ -107,6 +114,7 @@ class Result:
             "agreement": f"{summary['agreeing_images']} of {summary['images']} images",
             "spikes/neuron": " ".join(f"{name} {rate:.1f}" for name, rate in summary["spikes_per_neuron"].items()),
             "AC/MAC ratio": f"{'unknown' if ratio is None else f'{ratio:.3f}'} (layers driven by IF neurons)",
+            "energy": f"{'unknown' if energy is None else f'{energy:.2f}'} of the ANN's (arithmetic alone, 45 nm)",
             "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
             "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",
         }

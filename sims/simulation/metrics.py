@@ -17,6 +17,7 @@ __all__ = [
     "ac_operations",
     "agreement",
     "ann_macs",
+    "constant_operations",
     "driven_by_spikes",
     "energy",
     "error",
@@ -25,6 +26,7 @@ __all__ = [
     "pearson",
     "rate_correlation",
     "spike_intervals",
+    "whole_energy",
 ]
 
 # One 32-bit floating-point operation in 45 nm CMOS (Horowitz 2014, as in Han et al. 2015)
@@ -113,6 +115,13 @@ def ann_macs(spec: NetSpec, projections: Sequence[Projection] | None = None) -> 
     return sum(spec.macs(projection) for projection in (spec.projections if projections is None else projections))
 
 
+def constant_operations(spec: NetSpec, steps: int) -> tuple[int, int]:
+    """What a constant current costs an image: the first layer's MACs, once, and an addition a neuron and step."""
+    projections = spec.outgoing(spec.input.name)
+    neurons = sum(spec[name].size for name in {projection.post for projection in projections})
+    return ann_macs(spec, projections), steps * neurons
+
+
 def ac_mac_ratio(recording: Recording) -> float:
     """Accumulate operations of the spiking network for each multiply-accumulate of the ANN (section 7.4).
 
@@ -163,6 +172,17 @@ def energy(recording: Recording, projections: Sequence[Projection] | None = None
     counted = driven_by_spikes(recording.spec) if projections is None else projections
     acs = float(ac_operations(recording, counted).mean())
     return Energy(JOULES_PER_MAC * ann_macs(recording.spec, counted), JOULES_PER_AC * acs)
+
+
+def whole_energy(recording: Recording) -> Energy:
+    """:func:`energy` over all projections, the input's included: its spikes, or what a constant current costs."""
+    spec = recording.spec
+    if recording.settings.get("coding") != "current":
+        return energy(recording, spec.projections)
+    snn = energy(recording, driven_by_spikes(spec)).snn
+    macs, acs = constant_operations(spec, recording.steps)
+    first = JOULES_PER_MAC * macs
+    return Energy(JOULES_PER_MAC * ann_macs(spec), snn + first + JOULES_PER_AC * acs)
 
 
 def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike]) -> dict[str, float]:

@@ -33,7 +33,7 @@ def assert_equal(found: Conversion, expected: Conversion) -> None:
         assert list(getattr(found, kind)) == list(getattr(expected, kind))
         for name, value in getattr(expected, kind).items():
             np.testing.assert_array_equal(getattr(found, kind)[name], value)
-    blank = dict.fromkeys(kinds, {})
+    blank = {kind: {} for kind in kinds}
     assert replace(found, **blank) == replace(expected, **blank)
     assert found.digest == expected.digest
 

@@ -1,0 +1,103 @@
+"""run_vgg.py with conversions for few steps, other neuron models, and events."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import files, run
+
+from netspec.checkpoint import load_checkpoint
+from netspec.conversion import find_conversion, load_conversion, open_conversion
+from netspec.data import samples
+from netspec.files import read_json
+from sims import run_vgg as vgg
+from sims.conversion.activations import from_activations
+from sims.simulation.recording import Recording
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
+
+
+def run_vgg(checkpoint, out, *arguments):
+    return run("run_vgg.py", vgg.main, "--checkpoint", checkpoint, "--out", out, *arguments)
+
+
+@pytest.fixture(scope="module")
+def fast(tiny, tmp_path_factory):
+    """The tiny network with a conversion 'fast' beside it."""
+    copy = tmp_path_factory.mktemp("fast") / "net.safetensors"
+    shutil.copy(tiny, copy)
+    network = load_checkpoint(copy)
+    conversion = from_activations(network, network.encode(samples().images), 99)
+    conversion.save(find_conversion(copy, "fast"))
+    return copy
+
+
+def test_fast_shows_a_current_for_16_steps(fast, tmp_path):
+    ended = run_vgg(fast, tmp_path, "--fast", "--images", 4)
+    assert ended.status == 0
+    network = load_checkpoint(fast)
+    conversion, x = open_conversion("fast", fast, network), network.encode(samples().images[:4])
+    expected = ReferenceSimulator(network.spec, network.weights, "subtract").run(RunInput.of(x, conversion, 16))
+    recording, table = Recording.load(tmp_path / "recording.npz"), pd.read_csv(tmp_path / "images.csv")
+    assert recording.steps == 16 and recording.settings["coding"] == "current"
+    assert np.mean(recording.counts == expected.counts) > 0.999  # sums are in another order
+    assert not recording.spike_counts("output").any() and "raster_output.png" not in files(tmp_path)
+    assert list(table)[-2:] == ["potential", "runner_up"]
+    np.testing.assert_allclose(table["potential"], recording.output_v[:, -1].max(axis=1), atol=1e-3)
+    how = read_json(tmp_path / "summary.json")["settings"]
+    assert (how["coding"], how["reset"], how["conversion"]["method"]) == ("current", "subtract", "activations")
+
+
+def test_conversions_leave_no_choice_that_would_be_ignored(fast, tmp_path):
+    run_vgg(fast, tmp_path, "--fast", "--thresholds", "ann-norm").assert_refused("run_vgg.py", "--fast is a conversion")
+    refused = run_vgg(fast, tmp_path, "--conversion", "slow")
+    refused.assert_refused("run_vgg.py", "there is no conversion 'slow' of net; there are fast, or give a file")
+
+
+def test_a_conversion_s_coding_and_reset_can_be_changed_and_are_noted(fast, tmp_path):
+    arguments = ("--conversion", "fast", "--steps", 8, "--images", 2, "--coding", "poisson", "--reset", "zero")
+    assert run_vgg(fast, tmp_path, *arguments, "--runtime", "numpy").status == 0
+    recording = Recording.load(tmp_path / "recording.npz")
+    assert recording.spike_counts("input").any()
+    assert load_conversion(tmp_path / "conversion.safetensors", load_checkpoint(fast)).reset == "zero"
+
+
+def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
+    model = tmp_path / "heavy.toml"
+    model.write_text('equations = "v : 1"\nupdate = "v *= 0.5"\n')
+    arguments = ("--images", 1, "--steps", 12, "--runtime", "numpy", "--raster")
+    spikes = {}
+    for choice in ("if", "leaky", model, f"conv3_3={model}"):
+        assert run_vgg(tiny, tmp_path / "out", *arguments, "--model", choice).status == 0
+        recording = Recording.load(tmp_path / "out" / "recording.npz")
+        spikes[str(choice)] = tuple(recording.spike_counts(name).sum() for name in ("conv1_1", "conv3_3"))
+        assert read_json(tmp_path / "out" / "summary.json")["settings"]["model"] == [str(choice)]
+    first, leaky, heavy, one = spikes.values()
+    assert first > leaky > heavy
+    assert one[0] == first[0] and one[1] < first[1]
+    run_vgg(tiny, tmp_path, *arguments, "--model", "soft").assert_refused("run_vgg.py", "soft is neither a file nor")
+    nowhere = run_vgg(tiny, tmp_path, *arguments, "--model", "nowhere=if")
+    nowhere.assert_refused("run_vgg.py", "not nowhere")
+
+
+def test_events_are_shown_in_place_of_images(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    place = [rng.integers(0, size, 300) for size in (2, 20, 32, 32, 3)]
+    events = np.unique(np.stack([*place, rng.choice([-1, 1], 300)], axis=1), axis=0)
+    names = ("presentation", "step", "y", "x", "channel", "sign")
+    np.savez(tmp_path / "events.npz", **dict(zip(names, events.T, strict=True)))
+    arguments = ("--images", 2, "--steps", 20, "--raster", "input_on", "--raster-images", 2, "--runtime", "numpy")
+    ended = run_vgg(tiny, tmp_path / "out", *arguments, "--events", tmp_path / "events.npz")
+    assert ended.status == 0
+    recording = Recording.load(tmp_path / "out" / "recording.npz")
+    on = events[events[:, 5] == 1]
+    expected = np.stack([on[:, 0] * 20 + on[:, 1], np.ravel_multi_index(tuple(on[:, 2:5].T), (32, 32, 3))], axis=1)
+    found = recording.rasters["input_on"]
+    assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    np.savez(tmp_path / "lacking.npz", step=events[:, 1])
+    np.savez(tmp_path / "real.npz", **dict(zip(names, events.T / 2, strict=True)))
+    for name in ("bad.npz", "lacking.npz", "real.npz", "none.npz"):
+        refused = run_vgg(tiny, tmp_path / "out", *arguments, "--events", tmp_path / name)
+        refused.assert_refused("run_vgg.py", "holds no events: integer arrays presentation, step, y, x, channel, sign")
