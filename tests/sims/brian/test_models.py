@@ -122,6 +122,19 @@ def test_a_model_of_one_s_own_is_its_text(runtime):
             assert spikes[spikes.presentation == presentation].step.tolist() == adapting(30, drive, 1)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_noise_fires_neurons_in_the_dark_and_a_lesioned_channel_never_fires(runtime):
+    """Noise of the differential equation (xi) and of the update; both leave the input alone."""
+    spec, weights, usual = case("sprout")
+    noisy = NeuronModel("noisy", "dv/dt = -v/(5*ms) + 0.3*xi*ms**-0.5 : 1", update="v += 0.2*randn()")
+    network = open_simulator(spec, weights, runtime, quiet=True, model={"a": noisy})
+    thresholds = {"a": [1.0, np.inf, 1.0], "output": 1e6}
+    counts = network.run(RunInput(0 * usual.x, thresholds, 60)).spike_counts("a").sum(axis=(0, 1, 2))
+    assert counts[1] == 0 and min(counts[0], counts[2]) > 20
+    still = open_simulator(spec, weights, "numpy", quiet=True).run(RunInput(0 * usual.x, thresholds, 60))
+    assert not still.counts.any()
+
+
 def test_the_reference_refuses_what_it_does_not_know():
     spec, weights, _ = case("sprout")
     for model in (ADAPTIVE, replace(IF, reset="v = -100")):
