@@ -18,7 +18,7 @@ from netspec.errors import UserError
 from netspec.files import write_atomically
 from netspec.spec import NetSpec, SpecError
 
-__all__ = ["PRETRAINED", "Checkpoint", "encode", "load_checkpoint", "save_checkpoint"]
+__all__ = ["PRETRAINED", "Checkpoint", "encode", "load_checkpoint", "save_checkpoint", "shipped_networks"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 FORMAT = "going-deeper-in-brian2 checkpoint 1"
@@ -184,6 +184,11 @@ def check(checkpoint: Checkpoint, source: object) -> None:
         raise UserError(f"{source}: its test_error is no number but {error!r}")
 
 
+def shipped_networks() -> list[Path]:
+    """The files of the networks that come with the package; conversions beside them have a dot in their names."""
+    return sorted(file for file in PRETRAINED.glob("*.safetensors") if "." not in file.stem)
+
+
 def find_checkpoint(path: str | os.PathLike) -> Path:
     """The file of that path, or of the shipped network of that name; raises UserError."""
     if Path(path).is_file():
@@ -191,7 +196,7 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     shipped = PRETRAINED / f"{path}.safetensors"
     if shipped.is_file():
         return shipped
-    names = ", ".join(sorted(file.stem for file in PRETRAINED.glob("*.safetensors"))) or "none"
+    names = ", ".join(file.stem for file in shipped_networks()) or "none"
     raise UserError(f"there is no checkpoint file {path}, nor a shipped network of that name (shipped: {names})")
 
 

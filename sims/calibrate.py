@@ -42,7 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # what each method listens to, besides 
     },
     "ann-norm": {"percentile": 100.0, "unit": False},
     "activations": {"percentile": 99.9, "initial": 0.5},
-    "search": {"steps": 16, "correction": "none", "channels": False},
+    "search": {"steps": 16, "correction": "none", "channels": False, "percentile": None, "initial": None},
 }
 
 
@@ -54,13 +54,15 @@ def parse_arguments() -> argparse.Namespace:
     add_options(parser, percentile=None, reset=None, data="cifar10", images=256, steps=None, seed=0)
     parser.add_argument(
         "--initial", type=number("--initial", float, least=0, most=1),
-        help="activations: where potentials begin, as a part of the threshold (0.5)",
+        help="activations: where potentials begin, as a part of the threshold (0.5); search: the only part to be tried",
     )  # fmt: skip
     parser.add_argument("--channels", action="store_true", help="search: thresholds of each channel")
     parser.add_argument("--correction", choices=CORRECTIONS, help="search: of the mean error that is left (none)")
     add_runtime_option(parser)
     add_options(parser, workers=None, out=None)
     options = parser.parse_args()
+    if options.channels and options.percentile is not None:
+        raise UserError("--channels tries parts of each channel's largest activation, and no --percentile")
     for name in {name for own in DEFAULTS.values() for name in own}:
         value = getattr(options, name)
         if name in DEFAULTS[options.method]:
@@ -126,7 +128,8 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
                 bar.set_description(name)
                 bar.update()
 
-            conversion = search(checkpoint, x, options.steps, options.channels, options.correction, finished, made)
+            tried = (options.channels, options.correction, options.percentile, options.initial)
+            conversion = search(checkpoint, x, options.steps, *tried, finished, made)
     if not options.out:
         refuse_others(out, conversion, checkpoint)
     conversion.save(out)
@@ -142,10 +145,10 @@ def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> Non
     except UserError:  # none, or of no use
         return
     if any(getattr(found, name) != getattr(wanted, name) for name in ("percentile", "steps", "made")):
-        how = ", ".join(
-            f"{key} {value}" for key, value in ({"percentile": found.percentile} | dict(found.made)).items()
-        )
-        raise UserError(f"{path} holds a conversion made with {how}; give --out FILE, or remove it")
+        how = {key: value for key, value in found.made.items() if key != "seed"}
+        how |= {"percentile": f"{found.percentile:g}", "seed": found.made.get("seed")}
+        told = ", ".join(f"{key} {value}" for key, value in how.items())
+        raise UserError(f"{path} holds a conversion made with {told}; give --out FILE, or remove it")
 
 
 def resumable_spike_norm(

@@ -18,6 +18,7 @@ from commands import tiny_checkpoint
 from recordings import small_recording
 
 from netspec.checkpoint import load_checkpoint, save_checkpoint
+from netspec.conversion import Conversion, load_conversion
 from netspec.data import ImageSet
 from netspec.errors import UserError
 from netspec.files import read_json
@@ -63,6 +64,17 @@ class Files:
         path = self.folder / "thresholds.json"
         Thresholds(values, "spike-norm", CHECKPOINT.digest, 99.5, 3, "images", 0, 20).save(path)
         return path, lambda: load_thresholds(path, CHECKPOINT)
+
+    def conversion(self) -> tuple[Path, Callable[[], Any]]:
+        values: dict[str, Any] = {p.name: np.full(p.shape[2], 1.5) for p in CHECKPOINT.spec.spiking}
+        path = self.folder / "mine.conversion.safetensors"
+        Conversion(CHECKPOINT.digest, "mine", values, values, coding="current", steps=4, made={"images": 3}).save(path)
+
+        def read() -> Any:
+            found = load_conversion(path, CHECKPOINT)
+            return found.digest, plain(dict(found.thresholds)), found.made, found.steps, found.reset
+
+        return path, read
 
     def recording(self) -> tuple[Path, Callable[[], Any]]:
         path = self.folder / "recording.npz"

@@ -32,6 +32,8 @@ def search(
     steps: int,
     channels: bool = False,
     correction: str = "none",
+    percentile: float | None = None,
+    initial: float | None = None,
     progress: Callable[[str], None] | None = None,
     made: Mapping[str, object] | None = None,
 ) -> Conversion:
@@ -47,6 +49,8 @@ def search(
         Thresholds of each channel, in place of one a layer.
     correction : {'none', 'channel', 'neuron', 'bias'}
         What makes up for the mean error that is left: potentials of each channel or neuron, or a constant input.
+    percentile, initial : float, optional
+        The only ones to be tried, in place of some.
     progress : callable, optional
         Called with the name of each layer that is done.
     made : mapping, optional
@@ -55,13 +59,16 @@ def search(
     if correction not in CORRECTIONS:
         raise UserError(f"the correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
 
+    starts = INITIAL if initial is None else (initial,)
+
     def decide(layer: Layer) -> None:
         name, clip = layer.population.name, layer.population.clip
         if channels and not clip:
-            candidates = list(channel_candidates(layer.activation))
+            candidates = [(part, start) for part in channel_parts(layer.activation) for start in starts]
         else:
-            wanted = [torch.tensor(clip)] if clip else percentiles(layer.activation, name)
-            candidates = [(threshold.float(), part) for threshold in wanted for part in INITIAL]
+            tried = PERCENTILES if percentile is None else (percentile,)
+            wanted = [torch.tensor(clip)] if clip else [positive_percentile(layer.activation, p, name) for p in tried]
+            candidates = [(threshold.float(), start) for threshold in wanted for start in starts]
         layer.threshold, layer.initial = best(layer, candidates, channels and not clip)
         left = layer.activation - rate(layer)
         if correction == "neuron":
@@ -77,7 +84,7 @@ def search(
 
     layers, _ = layer_by_layer(network.spec, network.weights, x, steps, activations_of(network, x), decide)
     thresholds = {name: numbers(layer.threshold, layer) for name, layer in layers.items()}
-    note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction}
+    note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction, "initial": initial}
     return Conversion(
         network.digest,
         "search",
@@ -87,20 +94,17 @@ def search(
         initial={name: numbers(layer.initial, layer) for name, layer in layers.items()},
         coding="current",
         reset="subtract",
+        percentile=100.0 if percentile is None else percentile,
         steps=steps,
         made=note,
     )
 
 
-def percentiles(activation: Tensor, name: str) -> list[Tensor]:
-    return [positive_percentile(activation, percentile, name) for percentile in PERCENTILES]
-
-
-def channel_candidates(activation: Tensor) -> list[tuple[Tensor, float]]:
+def channel_parts(activation: Tensor) -> list[Tensor]:
     """Parts of the largest activation of each channel; one that is silent takes the layer's."""
     largest = activation.amax((0, 2, 3))[:, None, None]
     largest = torch.where(largest > 0, largest, activation.max())
-    return [(part * largest, initial) for part in PARTS for initial in INITIAL]
+    return [part * largest for part in PARTS]
 
 
 def rate(layer: Layer) -> Tensor:

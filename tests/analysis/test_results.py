@@ -6,7 +6,8 @@ import pytest
 from results_tables import write_tables
 
 from analysis import results
-from netspec.checkpoint import load_checkpoint
+from netspec.checkpoint import PRETRAINED, load_checkpoint
+from netspec.conversion import Conversion, load_conversion
 from netspec.errors import UserError
 from netspec.thresholds import VARIANTS, find_thresholds, load_thresholds
 from sims.evaluation.shards import REPORTED_STEPS, Setting
@@ -87,7 +88,9 @@ def test_published_tables_are_of_the_shipped_networks_and_thresholds(path):
     if "thresholds" in table:
         beside = [find_thresholds(name, variant) for variant in VARIANTS]
         balanced = [load_thresholds(file, shipped) for file in beside if file.is_file()]
-        columns = [Setting.of(shipped, "", thresholds, "zero").columns() for thresholds in balanced]
+        conversions = [Conversion.of(thresholds) for thresholds in balanced]
+        conversions += [load_conversion(file, shipped) for file in PRETRAINED.glob(f"{name}.*.conversion.safetensors")]
+        columns = [Setting.of(shipped, "", conversion).columns() for conversion in conversions]
         known = {tuple(row[key] for key in results.THRESHOLDS) for row in columns}
         largest = table[table["percentile"] == 100]
         assert set(largest[results.THRESHOLDS].itertuples(index=False, name=None)) <= known

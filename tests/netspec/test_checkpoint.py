@@ -19,6 +19,7 @@ from safetensors.torch import save_file as save_torch_file
 
 from netspec import checkpoint as module
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from netspec.conversion import load_conversion
 from netspec.errors import UserError
 from netspec.files import write_atomically
 from netspec.spec import Projection
@@ -118,8 +119,17 @@ SHIPPED = {
 
 
 def test_shipped_networks_are_those_that_thresholds_and_results_name():
-    files = sorted(module.PRETRAINED.glob("*.safetensors"))
+    files = module.shipped_networks()
     assert {file.stem: load_checkpoint(file).digest for file in files} == SHIPPED
+
+
+def test_every_shipped_conversion_belongs_to_its_network():
+    files = sorted(module.PRETRAINED.glob("*.conversion.safetensors"))
+    assert files
+    for file in files:
+        name = file.name.split(".")[0]
+        conversion = load_conversion(file, load_checkpoint(name))
+        assert conversion.coding == "current" and not conversion.fires("output")
 
 
 # Input coding and identity

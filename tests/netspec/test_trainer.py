@@ -414,3 +414,39 @@ def test_rate_of_every_step_is_that_of_its_moment(monkeypatch):
     run.run_epoch()
     run.run_epoch()
     assert rates == [run.recipe.lr_at(part / 4) for part in range(8)]
+
+
+# Quantised ReLUs
+
+
+def test_quantised_relus_are_clipped_rounded_and_learn_their_bounds():
+    ann = ANN(SPEC, levels=4)
+    ann.bounds["conv"].data.fill_(2.0)
+    x = torch.tensor([-1.0, 0.2, 0.3, 1.3, 1.9, 5.0], requires_grad=True)
+    y = ann._rectified(SPEC["conv"], x)
+    assert y.tolist() == [0, 0, 0.5, 1.5, 2, 2]
+    y.sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 1, 1, 0]
+    rounded = [0, 0 - 0.1, 0.25 - 0.15, 0.75 - 0.65, 1 - 0.95, 1]  # the part of the bound that rounding adds, or all
+    assert ann.bounds["conv"].grad.item() == pytest.approx(sum(rounded))
+
+
+def test_training_with_levels_gives_a_network_with_clips(tmp_path):
+    start = trainer(replace(RECIPE, epochs=4))
+    train(start, writable_folder(tmp_path / "plain"))
+    network = load_checkpoint(tmp_path / "plain" / "best.safetensors")
+    recipe = replace(RECIPE, lr=0.02, levels=4).further(network)
+    further = Trainer(SPEC, coloured(300, 0), coloured(100, 1), recipe, "cpu", network)
+    begun = {name: float(bound.detach()) for name, bound in further.ann.bounds.items()}
+    assert set(begun) == {"conv", "dense"} and min(begun.values()) > 0
+    train(further, writable_folder(tmp_path / "levels"))
+    trained = load_checkpoint(tmp_path / "levels" / "best.safetensors")
+    clips = {p.name: p.clip for p in trained.spec.populations if p.clip}
+    assert set(clips) == set(begun) and clips != begun
+    activations = ANN.from_weights(trained.spec, trained.weights).activations(further.test[0].float())
+    assert all(activations[name].max() <= clip for name, clip in clips.items())
+    assert error_rate(further, further.test) < 0.3
+    with pytest.raises(UserError, match="a run with other settings"):
+        Trainer(SPEC, coloured(300, 0), coloured(100, 1), replace(recipe, levels=8), "cpu", network).resume(
+            tmp_path / "levels" / STATE
+        )

@@ -21,7 +21,9 @@ from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
 NAMES = ["conv1_1", "conv3_3", "conv5_3", "output"]
-QUICK = ("--data", "cifar10-samples", "--images", 5, "--steps", 20, "--workers", 1)
+FEW = ("--data", "cifar10-samples", "--images", 5)
+QUICK = (*FEW, "--steps", 20, "--workers", 1)
+OF_METHOD = {"spike-norm": QUICK, "ann-norm": FEW}
 
 
 def run_calibrate(checkpoint, *arguments):
@@ -105,14 +107,14 @@ def test_reset_and_percentile_are_obeyed(calibrated, tiny, tmp_path):
 @pytest.mark.parametrize("method", ["spike-norm", "ann-norm"])
 def test_file_lies_beside_the_checkpoint_by_default(method, tiny, tmp_path):
     checkpoint = Path(shutil.copy(tiny, tmp_path / "net.safetensors"))
-    assert run_calibrate(checkpoint, *QUICK, "--method", method).status == 0
+    assert run_calibrate(checkpoint, *OF_METHOD[method], "--method", method).status == 0
     assert sorted(files(tmp_path)) == sorted(["net.safetensors", f"net.{method}.json"])
     assert load_thresholds(find_thresholds(checkpoint, method), load_checkpoint(checkpoint)).method == method
 
 
 def test_thresholds_found_in_another_way_are_not_overwritten(tiny, tmp_path):
     checkpoint = Path(shutil.copy(tiny, tmp_path / "net.safetensors"))
-    arguments = (*QUICK, "--method", "ann-norm")
+    arguments = (*FEW, "--method", "ann-norm")
     assert run_calibrate(checkpoint, *arguments).status == 0
     before = files(tmp_path)
     assert run_calibrate(checkpoint, *arguments).status == 0
@@ -156,7 +158,7 @@ def test_residual_units_keep_a_threshold_of_one(tmp_path):
 
 def test_command_normalises_by_the_ann(tiny, tmp_path):
     out, arguments = tmp_path / "thresholds.json", ("--method", "ann-norm", "--percentile", 80)
-    assert run_calibrate(tiny, *QUICK, *arguments, "--out", out).status == 0
+    assert run_calibrate(tiny, *FEW, *arguments, "--out", out).status == 0
     checkpoint = load_checkpoint(tiny)
     assert values(out) == ann_norm(checkpoint.spec, checkpoint.weights, chosen(), 80)
     thresholds = load_thresholds(out, checkpoint)
@@ -280,7 +282,7 @@ def test_layer_that_stays_silent_is_told(method, tmp_path):
     checkpoint, path = tiny_checkpoint(), tmp_path / "net.safetensors"
     negative = {"conv1_1_to_conv3_3": -np.abs(checkpoint.weights["conv1_1_to_conv3_3"])}
     save_checkpoint(replace(checkpoint, weights=checkpoint.weights | negative), path)
-    ended = run_calibrate(path, *QUICK, "--method", method)
+    ended = run_calibrate(path, *OF_METHOD[method], "--method", method)
     spikes, relu = "conv3_3 receives no positive input in 20 steps of", "no ReLU of conv3_3 is active on any of"
     reason = f"{spikes if method == 'spike-norm' else relu} 5 images; use more of them"
     assert (ended.status, ended.err.splitlines()[-1]) == (2, f"calibrate.py: error: {reason}")

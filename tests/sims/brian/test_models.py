@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import SpikeMonitor, StateMonitor, Synapses
+from brian2 import SpikeMonitor, StateMonitor, Synapses, prefs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import assert_same, case, exact_weights, groups, images, specs, weights_of
@@ -87,6 +87,33 @@ def test_one_binary_takes_all_stimuli_and_numbers_at_run_time(runtime, model, re
         assert_same(network.run(run_input), expected)
         spikes.add(int(expected.counts.sum()))
     assert len(spikes) > 4  # they differ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["cython", "standalone"])
+@pytest.mark.parametrize("synapses", SYNAPSES)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("model", EXACT, ids=lambda model: model.name)
+def test_the_whole_product_is_the_reference(runtime, synapses, reset, model):
+    spec, weights, _ = case("sprout")
+    network = open_simulator(spec, weights, runtime, synapses, reset, quiet=True, model=model)
+    for seed, coding in enumerate(CODINGS):
+        run_input = varied(spec, seed, coding)
+        expected = ReferenceSimulator(spec, weights, reset, model=model).run(run_input)
+        assert_same(network.run(run_input), expected)
+
+
+def test_a_build_without_vector_instructions_is_the_reference():
+    spec, weights, _ = case("sprout")
+    told = prefs["codegen.cpp.extra_compile_args_gcc"]
+    prefs["codegen.cpp.extra_compile_args_gcc"] = [flag for flag in told if not flag.startswith("-march")]
+    try:
+        network = open_simulator(spec, weights, "standalone", "shared", "subtract", quiet=True)
+        assert "-march" not in (network.folder / "makefile").read_text()
+        run_input = varied(spec, 3, "poisson")
+        assert_same(network.run(run_input), ReferenceSimulator(spec, weights, "subtract").run(run_input))
+    finally:
+        prefs["codegen.cpp.extra_compile_args_gcc"] = told
 
 
 def test_peaks_include_the_constant_input(simulator):

@@ -1,0 +1,96 @@
+"""calibrate.py: conversions for few steps, and options that would be ignored."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import files, run
+
+from netspec.checkpoint import load_checkpoint
+from netspec.conversion import Conversion, load_conversion
+from netspec.data import samples
+from sims import calibrate
+from sims.conversion.activations import from_activations
+from sims.conversion.search import search
+
+FEW = ("--data", "cifar10-samples", "--images", 5)
+MADE = {"source": "CIFAR-10 test images 0 to 19", "seed": 0}
+
+
+@pytest.fixture
+def network(tiny, tmp_path):
+    return Path(shutil.copy(tiny, tmp_path / "net.safetensors"))
+
+
+def run_calibrate(checkpoint, *arguments):
+    return run("calibrate.py", calibrate.main, "--checkpoint", checkpoint, *FEW, *arguments)
+
+
+def chosen(network) -> np.ndarray:
+    numbers = np.sort(np.random.default_rng(0).choice(20, 5, replace=False))
+    return load_checkpoint(network).encode(samples().images[numbers])
+
+
+def assert_same(found: Conversion, expected: Conversion) -> None:
+    assert (found.digest, found.made, found.steps, found.percentile) == (
+        expected.digest,
+        expected.made,
+        expected.steps,
+        expected.percentile,
+    )
+
+
+def test_thresholds_of_activations_lie_beside_the_checkpoint(network):
+    ended = run_calibrate(network, "--method", "activations", "--percentile", 90, "--initial", 0.25)
+    path, checkpoint = network.with_suffix(".activations.conversion.safetensors"), load_checkpoint(network)
+    expected = from_activations(checkpoint, chosen(network), 90, 0.25, MADE)
+    assert ended.status == 0
+    assert_same(load_conversion(path, checkpoint), expected)
+    lines = [f"{name:>8} {value:.4f}" for name, value in expected.thresholds.items()]
+    assert ended.out == "\n".join([*lines, f"written: {path}", ""])
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({}, ()),
+        ({"channels": True, "correction": "bias"}, ("--channels", "--correction", "bias")),
+        ({"percentile": 95, "initial": 0.5, "correction": "neuron"},
+         ("--percentile", 95, "--initial", 0.5, "--correction", "neuron")),
+    ],
+)  # fmt: skip
+def test_searched_conversions_lie_there_too(options, arguments, network):
+    ended = run_calibrate(network, "--method", "search", "--steps", 6, *arguments)
+    assert ended.status == 0, ended
+    checkpoint = load_checkpoint(network)
+    found = load_conversion(network.with_suffix(".search.conversion.safetensors"), checkpoint)
+    assert_same(found, search(checkpoint, chosen(network), 6, **options, made=MADE))
+    assert ("mean of its channels" in ended.out) == ("channels" in options)
+
+
+def test_a_conversion_found_in_another_way_is_not_overwritten(network, tmp_path):
+    assert run_calibrate(network, "--method", "activations").status == 0
+    before = files(tmp_path)
+    refused = run_calibrate(network, "--method", "activations", "--percentile", 99)
+    refused.assert_refused(
+        "calibrate.py", "images 5, initial 0.5, percentile 99.9, seed 0; give --out FILE, or remove it"
+    )
+    assert files(tmp_path) == before
+    assert run_calibrate(network, "--method", "activations").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--method ann-norm --steps 9", "--steps says nothing to the method ann-norm"),
+        ("--method ann-norm --initial 0.5", "--initial says nothing to the method ann-norm"),
+        ("--method activations --unit", "--unit says nothing to the method activations"),
+        ("--method spike-norm --channels", "--channels says nothing to the method spike-norm"),
+        ("--method search --channels --percentile 9", "--channels tries parts of each channel's largest activation"),
+        ("--method activations --percentile 0", "--percentile must be above 0"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(arguments, reason, network, tmp_path):
+    run_calibrate(network, *arguments.split()).assert_refused("calibrate.py", reason)
+    assert sorted(files(tmp_path)) == ["net.safetensors"]
