@@ -28,8 +28,9 @@ from analysis.results import (
 )
 from netspec.architectures.resnet import CONSTRAINTS
 from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.conversion import Conversion
 from netspec.errors import UserError
-from netspec.thresholds import open_thresholds, spike_values
+from netspec.thresholds import open_thresholds
 from sims.report.plots import (
     convergence,
     rates_against_activations,
@@ -281,9 +282,7 @@ def spike_counts(operations: TABLES) -> Figure:
     return figure
 
 
-def rates_by_layer(
-    recording: Recording, activations: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
-) -> Figure:
+def rates_by_layer(recording: Recording, activations: Mapping[str, np.ndarray], conversion: Conversion) -> Figure:
     """Spike rates against the ANN's activations, a panel for each layer, over all presentations.
 
     Parameters
@@ -291,11 +290,11 @@ def rates_by_layer(
     recording : Recording
     activations : mapping of str to numpy.ndarray
         As from :func:`netspec.ann.ann_activations` for the same images.
-    thresholds : mapping of str to float
-        With which the network ran: a line shows the rates of a lossless conversion.
+    conversion : Conversion
+        By which the network ran: a line shows the rates of a lossless conversion.
     """
-    every = spike_values(recording.spec, thresholds)
-    values = {population.name: every[population.name] for population in recording.spec.spiking}
+    every = conversion.activation_values(recording.spec)  # of one number a layer; no line for thresholds of channels
+    values = {p.name: every[p.name] if np.ndim(every[p.name]) == 0 else np.nan for p in recording.spec.spiking}
     columns, rows = 4, -(-len(values) // 4)
     with style():
         figure = Figure(figsize=(6.9, 1.45 * rows))

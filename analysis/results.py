@@ -14,6 +14,7 @@ import pandas as pd
 
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError
+from sims.evaluation.shards import LATER
 from sims.simulation.metrics import JOULES_PER_AC, JOULES_PER_MAC, layerwise_ratio_of_means
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,6 +129,8 @@ def choose(
     if name in tables:
         rows = tables[name].query("reset == @reset and percentile == @percentile")
         rows = rows[variants(rows) == thresholds]
+        for column, usual in LATER.items():
+            rows = rows[rows[column] == usual] if column in rows else rows
         rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")

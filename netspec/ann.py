@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netspec.checkpoint import Checkpoint
+from netspec.errors import UserError
 from netspec.spec import NetSpec, Population, Projection
 
 __all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes"]
@@ -130,7 +131,7 @@ class ANN(nn.Module):
         """What a population makes of its input: a ReLU, clipped or quantised where that is asked for."""
         if not self.levels:
             return x.clamp(0, population.clip) if population.clip else F.relu(x)
-        bound = self.bounds[population.name]
+        bound = self.bounds[population.name].clamp(min=1e-3)
         part = (x / bound).clamp(0, 1)
         quantised = torch.floor(part * self.levels + 0.5) / self.levels
         return (part + (quantised - part).detach()) * bound  # the gradient passes as if nothing were rounded
@@ -138,17 +139,21 @@ class ANN(nn.Module):
     @torch.no_grad()
     def set_bounds(self, x: Tensor) -> None:
         """Let the learned bounds begin where hardly any activation of unquantised ReLUs is larger."""
-        levels, self.levels = self.levels, 0
+        levels, training, self.levels = self.levels, self.training, 0
+        self.eval()  # without dropout
         for name, values in self.activations(x).items():
             if name in self.bounds:
                 positive = values[values > 0].float().sort().values
+                if not len(positive):
+                    raise UserError(f"no ReLU of {name} is active on the first batch; train without levels first")
                 clip = self.spec[name].clip
                 self.bounds[name].fill_(clip or float(positive[int(BOUND_QUANTILE * (len(positive) - 1))]))
         self.levels = levels
+        self.train(training)
 
     def described(self) -> NetSpec:
         """The spec, with learned bounds as its clips."""
-        clips = {name: float(bound.detach()) for name, bound in self.bounds.items()}
+        clips = {name: max(float(bound.detach()), 1e-3) for name, bound in self.bounds.items()}
         populations = tuple(replace(p, clip=clips.get(p.name, p.clip)) for p in self.spec.populations)
         return replace(self.spec, populations=populations)
 

@@ -123,8 +123,9 @@ class Conversion:
         """
         values: dict[str, Any] = {spec.input.name: 1.0}
         for population in spec.populations[1:]:
-            units = [values[p.pre] / self.spike_values.get(p.pre, 1.0) for p in spec.incoming(population.name)]
-            unit = units[0] if all(np.allclose(other, units[0]) for other in units) else np.nan
+            arriving = [values[p.pre] / self.spike_values.get(p.pre, 1.0) for p in spec.incoming(population.name)]
+            units = np.concatenate([np.ravel(unit) for unit in arriving])
+            unit = float(units[0]) if np.allclose(units, units[0]) else np.nan
             relay = population.kind == "relay"
             values[population.name] = unit * (1.0 if relay else self.thresholds[population.name])
         return values
@@ -147,7 +148,12 @@ class Conversion:
 def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
     """Read a conversion, or thresholds as one; raises UserError unless it is whole and belongs to the checkpoint."""
     path = Path(path)
-    if path.suffix == ".json" or not path.is_file():
+    try:
+        with open(path, "rb") as start:
+            json_inside = start.read(1) == b"{"
+    except OSError as error:
+        raise UserError(f"cannot read the thresholds or conversion {path}: {os.strerror(error.errno or 0)}") from error
+    if json_inside or path.suffix == ".json":
         return Conversion.of(load_thresholds(path, network))
     try:
         with safe_open(path, framework="pt") as file:

@@ -130,11 +130,14 @@ class Trainer:
             raise UserError(f"{spec.name} sees {spec.input.shape} images, {images.source} has {images.images.shape}")
         if recipe.validation >= len(images):
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
+        if start:  # its clips are part of it
+            check_weights(spec, start.weights, f"the {start.spec.name} to start with")
+            populations = tuple(replace(p, clip=start.spec[p.name].clip) for p in spec.populations)
+            spec = replace(spec, populations=populations)
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
         self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels)
         if start:
-            check_weights(spec, start.weights, f"the {start.spec.name} to start with")
             self.ann.load_weights(start.weights)
         self.ann.to(self.device)
         self.ann.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -306,7 +309,9 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
         row |= {"validation_error": error, "test_error": ""}
         if error <= trainer.best:
             trainer.best = error
+            levels, trainer.ann.levels = trainer.ann.levels, 0  # of what is saved: clipped, not quantised
             row["test_error"] = error_rate(trainer, trainer.test)
+            trainer.ann.levels = levels
             dtype = np.float16 if half else np.float32
             save_checkpoint(trainer.checkpoint(row["test_error"]), out / "best.safetensors", dtype)
         seconds = time.time() - start

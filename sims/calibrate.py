@@ -29,7 +29,7 @@ from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
 from sims.conversion.search import CORRECTIONS, search
 from sims.conversion.spike_norm import spike_norm
-from sims.simulation.run_input import RunInput, Simulator
+from sims.simulation.run_input import RunInput, Simulator, check_current
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # what each method listens to, besides images and seed
     "spike-norm": {
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         value = getattr(options, name)
         if name in DEFAULTS[options.method]:
             setattr(options, name, DEFAULTS[options.method][name] if value is None else value)
-        elif value not in (None, False):
+        elif value is not None and value is not False:
             raise UserError(f"--{name} says nothing to the method {options.method}")
     return options
 
@@ -78,6 +78,10 @@ def main() -> None:
     if options.method not in METHODS:
         convert(options, checkpoint)
         return
+    if options.method == "spike-norm" and any(population.clip for population in checkpoint.spec.populations):
+        raise UserError(
+            f"spike-norm knows no clipped ReLUs, as {checkpoint.spec.name} has; take the method activations"
+        )
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
@@ -115,6 +119,7 @@ def main() -> None:
 
 def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """A conversion for few steps, into its file."""
+    check_current(checkpoint.spec)
     source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
     x = checkpoint.encode(source.random(options.images, options.seed).images)
     made = {"source": source.source, "seed": options.seed}
@@ -146,6 +151,7 @@ def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> Non
         return
     if any(getattr(found, name) != getattr(wanted, name) for name in ("percentile", "steps", "made")):
         how = {key: value for key, value in found.made.items() if key != "seed"}
+        how |= {"steps": found.steps} if found.steps else {}
         how |= {"percentile": f"{found.percentile:g}", "seed": found.made.get("seed")}
         told = ", ".join(f"{key} {value}" for key, value in how.items())
         raise UserError(f"{path} holds a conversion made with {told}; give --out FILE, or remove it")

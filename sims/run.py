@@ -91,7 +91,9 @@ def parse_arguments(
     parser = make_parser(description)
     add_options(parser, checkpoint=checkpoint, conversion=conversion, reset=None, coding=None, model=None)
     parser.add_argument(
-        "--fast", action="store_true", help=f"same as --conversion {FAST} --steps {FAST_STEPS}: few steps, little lost"
+        "--fast",
+        action="store_true",
+        help=f"same as --conversion {FAST} --steps {FAST_STEPS}: for networks that have it",
     )
     parser.add_argument(
         "--events", metavar="FILE", help="spikes of the input, as an .npz with presentation, step, y, x, channel, sign"
@@ -103,7 +105,7 @@ def parse_arguments(
     )
     add_runtime_option(parser)
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
-    add_options(parser, data=None, images=None, steps=STEPS, seed=0)
+    add_options(parser, data=None, images=None, steps=None, seed=0)
     parser.add_argument(
         "--raster", nargs="*", metavar="POPULATION",
         help="populations whose spikes are kept and drawn; by default four between the first layer and the output",
@@ -112,16 +114,19 @@ def parse_arguments(
     parser.add_argument("--no-photos", action="store_true", help="leave the photographs out of the rasters")
     add_options(parser, out="output", quiet=False)
     options = parser.parse_args()
+    if options.fast and options.conversion != conversion:
+        raise UserError("--fast is a conversion; give either it or --conversion")
+    if options.events and options.coding:
+        raise UserError("--events are the input, and --coding is of images; give either")
     if constraints and options.constraints:
         if (options.checkpoint, options.conversion) != (checkpoint, conversion):
             raise UserError("--constraints sets checkpoint and conversion; give either it or them")
         chosen = constraints[options.constraints]
         options.checkpoint, options.conversion = chosen.checkpoint, chosen.thresholds
     if options.fast:
-        if options.conversion != conversion:
-            raise UserError("--fast is a conversion; give either it or --conversion")
         options.conversion = FAST
-        options.steps = FAST_STEPS if options.steps == STEPS else options.steps
+    if options.steps is None:
+        options.steps = FAST_STEPS if options.fast else STEPS
     if options.raster_images < 1:
         raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
     return options

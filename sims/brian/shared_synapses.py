@@ -94,7 +94,10 @@ class SharedSynapses(SharedProjection):
             raise UserError(f"on_pre must be 'VARIABLE_post += FACTOR*w' (or -=; the factor may miss), got {on_pre!r}")
         target, sign = effect[1], {"+": 1, "-": -1}[effect[2]]
         check_ends(pre, post, target)
-        factor = value(effect[3] or effect[4] or "1", get_local_namespace(1) if namespace is None else namespace)
+        named = effect[3] or effect[4] or "1"
+        if named in {*pre.variables, *post.variables}:
+            raise UserError(f"the factor {named} in on_pre is a variable of the groups; only a constant can be one")
+        factor = value(named, get_local_namespace(1) if namespace is None else namespace)
         wrong = f"{on_pre} adds something else to {target} than it holds"
         fail_for_dimension_mismatch(factor * Quantity(weights), Quantity(1, dim=post.variables[target].dim), wrong)
         dtype = np.dtype(post.variables[target].dtype)
@@ -106,7 +109,9 @@ class SharedSynapses(SharedProjection):
         if len(post) != np.prod(self.post_shape):
             raise UserError(f"post has {len(post)} neurons, but what arrives is of shape {self.post_shape}")
         packed = pack_kernel(kernel, groups)
-        SharedProjection.__init__(self, pre, post, geometry, packed, when=when, order=order, name=name, variable=target)
+        SharedProjection.__init__(
+            self, pre, post, geometry, packed, when=when, order=order, name=name, variable=target, ours=False
+        )
 
 
 def check_ends(pre: Group, post: Group, target: str) -> None:

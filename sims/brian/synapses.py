@@ -47,6 +47,8 @@ class SharedProjection(TemplateRunner):
         As for every Brian2 object.
     variable : str
         Of ``post``, one number a neuron, of single or double precision.
+    ours : bool
+        Whether both are groups of a SpikingNetwork, whose ``spike_value`` and ``reached`` are heeded.
     """
 
     def __init__(
@@ -63,15 +65,16 @@ class SharedProjection(TemplateRunner):
         name: str = "sharedprojection*",
         order: int = 0,
         variable: str = "v",
+        ours: bool = True,
     ) -> None:
         references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, variable)}
         marks = 0  # of each pixel of post; a dense projection takes all of post for one
-        if "reached" in post.variables:
+        if ours and "reached" in post.variables:
             references |= {"_post_lowest": (post, "lowest"), "_post_reached": (post, "reached")}
             marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
             assert marks and not rest
         assert geometry.kernel_size < 2**31  # places in it are int32
-        if "spike_value" in pre.variables:
+        if ours and "spike_value" in pre.variables:
             references["_pre_value"] = (pre, "spike_value")
         if graded:
             references["_pre_v"] = (pre, "v")

@@ -17,6 +17,7 @@ from netspec.conversion import Conversion
 from netspec.errors import UserError
 from sims.conversion.activations import activations_of, positive_percentile
 from sims.conversion.layerwise import Layer, fire, layer_by_layer
+from sims.simulation.run_input import MOST_STEPS
 
 __all__ = ["CORRECTIONS", "search"]
 
@@ -56,6 +57,8 @@ def search(
     made : mapping, optional
         What to note about the images.
     """
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {steps}")
     if correction not in CORRECTIONS:
         raise UserError(f"the correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
 
@@ -64,7 +67,7 @@ def search(
     def decide(layer: Layer) -> None:
         name, clip = layer.population.name, layer.population.clip
         if channels and not clip:
-            candidates = [(part, start) for part in channel_parts(layer.activation) for start in starts]
+            candidates = [(part, start) for part in channel_parts(layer.activation, name) for start in starts]
         else:
             tried = PERCENTILES if percentile is None else (percentile,)
             wanted = [torch.tensor(clip)] if clip else [positive_percentile(layer.activation, p, name) for p in tried]
@@ -100,8 +103,10 @@ def search(
     )
 
 
-def channel_parts(activation: Tensor) -> list[Tensor]:
+def channel_parts(activation: Tensor, name: str) -> list[Tensor]:
     """Parts of the largest activation of each channel; one that is silent takes the layer's."""
+    if not activation.max() > 0:
+        raise UserError(f"no ReLU of {name} is active on any of the images; use more of them")
     largest = activation.amax((0, 2, 3))[:, None, None]
     largest = torch.where(largest > 0, largest, activation.max())
     return [part * largest for part in PARTS]

@@ -20,6 +20,8 @@ __all__ = ["rasters_of", "save_pictures"]
 def rasters_of(spec: NetSpec, conversion: Conversion) -> list[str]:
     """Up to four populations that fire, between the first layer and the output."""
     names = [population.name for population in spec.spiking if conversion.fires(population.name)]
+    if not names:
+        return []
     return list(dict.fromkeys(names[k] for k in (0, 2 * len(names) // 5, 4 * len(names) // 5, -1)))
 
 

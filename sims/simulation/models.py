@@ -126,6 +126,10 @@ def load_model(choice: str) -> NeuronModel:
 
 def choose_models(choices: Sequence[str], spec: NetSpec) -> dict[str, NeuronModel]:
     """The model of each spiking population, as a command is told: ``NAME``, ``FILE.toml``, ``POPULATION=NAME``, ..."""
+    if len([choice for choice in choices if "=" not in choice]) > 1:
+        raise UserError(
+            f"one neuron model for all populations, and others as POPULATION=MODEL; got {' '.join(choices)}"
+        )
     others, named = IF, {}
     for choice in choices:
         population, separated, model = choice.partition("=")

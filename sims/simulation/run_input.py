@@ -18,7 +18,16 @@ from netspec.spec import NetSpec, Population
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import INPUT_GROUPS
 
-__all__ = ["CODINGS", "EVENT_COLUMNS", "Progress", "RunInput", "Simulator", "load_events"]
+__all__ = [
+    "CODINGS",
+    "EVENT_COLUMNS",
+    "MOST_STEPS",
+    "Progress",
+    "RunInput",
+    "Simulator",
+    "check_current",
+    "load_events",
+]
 
 CODINGS = (*IMAGE_CODINGS, "events")
 EVENT_COLUMNS = ("presentation", "step", "y", "x", "channel", "sign")

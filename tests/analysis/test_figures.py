@@ -13,6 +13,7 @@ from analysis import figures, results
 from netspec import checkpoint as checkpoints
 from netspec.architectures.resnet import CONSTRAINTS, resnet20
 from netspec.checkpoint import save_checkpoint
+from netspec.conversion import Conversion
 from netspec.thresholds import Thresholds, find_thresholds
 
 
@@ -129,5 +130,5 @@ def test_rates_by_layer():
     recording = small_recording()
     shapes = {p.name: (4, p.shape[2], *p.shape[:2]) for p in recording.spec.spiking}
     activations = {name: np.random.default_rng(0).random(shape) for name, shape in shapes.items()}
-    figure = figures.rates_by_layer(recording, activations, dict.fromkeys(activations, 0.8))
+    figure = figures.rates_by_layer(recording, activations, Conversion("", "all", dict.fromkeys(activations, 0.8)))
     assert [ax.get_title() for ax in figure.axes if ax.axison] == ["conv", "hidden", "output"]

@@ -88,6 +88,8 @@ def test_a_conversion_found_in_another_way_is_not_overwritten(network, tmp_path)
         ("--method activations --unit", "--unit says nothing to the method activations"),
         ("--method spike-norm --channels", "--channels says nothing to the method spike-norm"),
         ("--method search --channels --percentile 9", "--channels tries parts of each channel's largest activation"),
+        ("--method search --steps 0", "the number of steps must be from 1 to 65535, got 0"),
+        ("--method ann-norm --initial 0", "--initial says nothing to the method ann-norm"),
         ("--method activations --percentile 0", "--percentile must be above 0"),
     ],
 )

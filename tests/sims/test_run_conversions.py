@@ -55,6 +55,15 @@ def test_conversions_leave_no_choice_that_would_be_ignored(fast, tmp_path):
     refused.assert_refused("run_vgg.py", "there is no conversion 'slow' of net; there are fast, or give a file")
 
 
+def test_choices_that_contradict_each_other_are_refused(fast, tmp_path):
+    events = run_vgg(fast, tmp_path, "--events", "a.npz", "--coding", "current")
+    events.assert_refused("run_vgg.py", "--events are the input, and --coding is of images")
+    models = run_vgg(fast, tmp_path, "--conversion", "fast", "--model", "if", "leaky")
+    models.assert_refused("run_vgg.py", "one neuron model for all populations")
+    missing = run_vgg(fast, tmp_path, "--conversion", "none.conversion.safetensors")
+    missing.assert_refused("run_vgg.py", "cannot read the thresholds or conversion none.conversion.safetensors")
+
+
 def test_a_conversion_s_coding_and_reset_can_be_changed_and_are_noted(fast, tmp_path):
     arguments = ("--conversion", "fast", "--steps", 8, "--images", 2, "--coding", "poisson", "--reset", "zero")
     assert run_vgg(fast, tmp_path, *arguments, "--runtime", "numpy").status == 0

@@ -148,6 +148,16 @@ def groups_of_ones_own():
     return PoissonGroup(12, 100 * Hz, name="source"), NeuronGroup(8, equations, name="cells")
 
 
+def test_variables_of_the_user_s_that_bear_our_names_are_left_alone():
+    defaultclock.dt = 1 * ms
+    prefs.codegen.target = "numpy"
+    pre = NeuronGroup(2, "spike_value : 1", threshold="True")
+    post = NeuronGroup(3, "v : 1\nreached : 1")
+    synapses = SharedSynapses(pre, post, np.ones((3, 2)), on_pre="v += w")
+    Network(pre, post, synapses).run(1 * ms)
+    assert list(post.v) == [2, 2, 2] and not np.any(post.reached)
+
+
 WEIGHTS = np.ones((2, 3, 1, 1))
 FITS = {"on_pre": "ge += w", "pre_shape": (2, 2, 3)}
 
@@ -159,6 +169,7 @@ FITS = {"on_pre": "ge += w", "pre_shape": (2, 2, 3)}
         ({"on_pre": "ge_post += w*w_pre"}, "no constant"),
         ({"on_pre": "ge_post += w; v_post = 0"}, "on_pre must be"),
         ({"on_pre": "ge_post += c*w"}, "factor c in on_pre"),
+        ({"on_pre": "ge_post += s*w"}, "the factor s in on_pre is a variable"),
         ({"on_pre": "w2_post += w"}, "cannot be changed"),
         ({"on_pre": "s_post += w"}, "no variable that each neuron"),
         ({"on_pre": "x_post += w"}, "no variable that each neuron"),
