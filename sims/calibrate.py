@@ -127,7 +127,7 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     if options.method == "activations":
         conversion = from_activations(checkpoint, x, options.percentile, options.initial, made)
     else:
-        with tqdm(total=len(checkpoint.spec.spiking) - 1, unit="layer") as bar:
+        with tqdm(total=len(checkpoint.spec.spiking) - 1, unit="layer", delay=0.1) as bar:
 
             def finished(name: str) -> None:
                 bar.set_description(name)
