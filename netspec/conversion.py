@@ -152,7 +152,8 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
         with open(path, "rb") as start:
             json_inside = start.read(1) == b"{"
     except OSError as error:
-        raise UserError(f"cannot read the thresholds or conversion {path}: {os.strerror(error.errno or 0)}") from error
+        kind = "thresholds" if path.suffix == ".json" else "conversion"
+        raise UserError(f"cannot read the {kind} {path}: {os.strerror(error.errno or 0)}") from error
     if json_inside or path.suffix == ".json":
         return Conversion.of(load_thresholds(path, network))
     try:

@@ -61,7 +61,7 @@ def test_choices_that_contradict_each_other_are_refused(fast, tmp_path):
     models = run_vgg(fast, tmp_path, "--conversion", "fast", "--model", "if", "leaky")
     models.assert_refused("run_vgg.py", "one neuron model for all populations")
     missing = run_vgg(fast, tmp_path, "--conversion", "none.conversion.safetensors")
-    missing.assert_refused("run_vgg.py", "cannot read the thresholds or conversion none.conversion.safetensors")
+    missing.assert_refused("run_vgg.py", "cannot read the conversion none.conversion.safetensors")
 
 
 def test_a_conversion_s_coding_and_reset_can_be_changed_and_are_noted(fast, tmp_path):
