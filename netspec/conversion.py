@@ -24,7 +24,7 @@ from netspec.checkpoint import Checkpoint, content_digest, find_checkpoint
 from netspec.errors import UserError
 from netspec.files import write_atomically
 from netspec.spec import NetSpec
-from netspec.thresholds import RESETS, VARIANTS, Thresholds, load_thresholds, open_thresholds
+from netspec.thresholds import RESETS, VARIANTS, Thresholds, arriving_value, load_thresholds, open_thresholds
 
 __all__ = ["CODINGS", "Conversion", "find_conversion", "load_conversion", "open_conversion"]
 
@@ -92,6 +92,13 @@ class Conversion:
             unit=thresholds.unit, percentile=thresholds.percentile, made=made,
         )  # fmt: skip
 
+    @classmethod
+    def in_activations(cls, network: Checkpoint, method: str, values: Mapping[str, Any], **more: Any) -> Conversion:
+        """For few steps: each spike stands for its threshold, images are a current, the output gathers potential."""
+        thresholds = {**values, network.spec.output.name: np.inf}
+        told = {"spike_values": dict(values), "coding": "current", "reset": "subtract"}
+        return cls(network.digest, method, thresholds, **told | more)
+
     def told(self, reset: str | None = None, coding: str | None = None) -> Conversion:
         """With another reset or coding than its own, where one is given."""
         return replace(self, reset=reset or self.reset, coding=coding or self.coding)
@@ -117,17 +124,24 @@ class Conversion:
         return sha.hexdigest()[:8]
 
     def activation_values(self, spec: NetSpec) -> dict[str, Any]:
-        """The activation of the ANN that a spike stands for, of each population; NaN where different ones meet.
+        """The activation of the ANN that a spike in every step stands for, for each population.
 
-        A membrane potential of 1 stands for what a spike of pre stands for, over its spike value.
+        A spike of the input stands for 1. A membrane potential of 1 stands for what a spike of pre stands for, over its
+        spike value; a spike of a neuron for its threshold times that, so that a lossless conversion has the rates
+        ``activation / value``; a relay passes values on.
+
+        Returns
+        -------
+        dict of str to float or numpy.ndarray
+            NaN where spikes of different value meet, and after.
         """
         values: dict[str, Any] = {spec.input.name: 1.0}
+        units = {spec.input.name: 1.0}  # what a potential of 1 stands for, where its spikes go
         for population in spec.populations[1:]:
-            arriving = [values[p.pre] / self.spike_values.get(p.pre, 1.0) for p in spec.incoming(population.name)]
-            units = np.concatenate([np.ravel(unit) for unit in arriving])
-            unit = float(units[0]) if np.allclose(units, units[0]) else np.nan
-            relay = population.kind == "relay"
-            values[population.name] = unit * (1.0 if relay else self.thresholds[population.name])
+            name, unit = population.name, arriving_value(spec, units, population.name)
+            values[name] = unit * (1.0 if population.kind == "relay" else self.thresholds[name])
+            of_each = np.ravel(values[name] / self.spike_values.get(name, 1.0))
+            units[name] = float(of_each[0]) if np.allclose(of_each, of_each[0]) else np.nan
         return values
 
     def _tensors(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,6 @@ __all__ = [
     "find_thresholds",
     "load_thresholds",
     "open_thresholds",
-    "spike_values",
 ]
 
 METHODS = ("spike-norm", "ann-norm")
@@ -125,24 +124,6 @@ def open_thresholds(choice: str, checkpoint: str | os.PathLike, network: Checkpo
 def find_thresholds(checkpoint: str | os.PathLike, variant: str) -> Path:
     """The thresholds file that stands beside a checkpoint (a file, or the name of a shipped network)."""
     return find_checkpoint(checkpoint).with_suffix(f".{variant}.json")
-
-
-def spike_values(spec: NetSpec, thresholds: Mapping[str, float]) -> dict[str, float]:
-    """The activation of the ANN that a spike in every step stands for, for each population.
-
-    A spike of the input stands for 1. A spike of a neuron stands for its threshold times what an incoming spike
-    stands for, so that a lossless conversion has the rates ``activation / value``; a relay passes values on.
-
-    Returns
-    -------
-    dict of str to float
-        NaN where spikes of different value meet, and after.
-    """
-    values = {spec.input.name: 1.0}
-    for population in spec.populations[1:]:
-        threshold = 1.0 if population.kind == "relay" else thresholds[population.name]
-        values[population.name] = arriving_value(spec, values, population.name) * threshold
-    return values
 
 
 def arriving_value(spec: NetSpec, values: Mapping[str, float], name: str) -> float:

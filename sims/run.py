@@ -29,7 +29,7 @@ from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 
 STEPS = 2500
-FAST, FAST_STEPS = "fast", 16  # a conversion beside each shipped network, for few steps
+FAST, FAST_STEPS = "fast", 16  # name of a conversion for few steps, of networks that have one beside them
 
 
 def main(

@@ -66,14 +66,8 @@ def from_activations(
         or float(positive_percentile(found[population.name], percentile, population.name))
         for population in spec.spiking[:-1]
     }
-    return Conversion(
-        network.digest,
-        "activations",
-        values | {spec.output.name: np.inf},
-        spike_values=values,
-        initial={name: float(np.float32(initial * value)) for name, value in values.items() if initial},
-        coding="current",
-        reset="subtract",
-        percentile=percentile,
-        made=dict(made or {}) | {"images": len(x), "initial": initial},
+    potentials = {name: float(np.float32(initial * value)) for name, value in values.items() if initial}
+    note = dict(made or {}) | {"images": len(x), "initial": initial}
+    return Conversion.in_activations(
+        network, "activations", values, initial=potentials, percentile=percentile, made=note
     )

@@ -2,7 +2,7 @@
 
 Layer after layer, with what it really receives: of some percentiles and initial potentials those are taken by which
 rates come nearest to the ANN's activations, in the layer or in each of its channels (minimal error, Li et al. 2021).
-What is left on average may then be corrected by initial potentials of each channel or neuron (Li et al. 2022), or by a
+What is left on average may then be corrected by initial potentials of each channel or neuron, or by a
 constant input of each channel.
 """
 
@@ -88,15 +88,12 @@ def search(
     layers, _ = layer_by_layer(network.spec, network.weights, x, steps, activations_of(network, x), decide)
     thresholds = {name: numbers(layer.threshold, layer) for name, layer in layers.items()}
     note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction, "initial": initial}
-    return Conversion(
-        network.digest,
+    return Conversion.in_activations(
+        network,
         "search",
-        thresholds | {network.spec.output.name: np.inf},
-        spike_values=thresholds,
+        thresholds,
         constant={name: numbers(layer.constant, layer) for name, layer in layers.items() if layer.constant.any()},
         initial={name: numbers(layer.initial, layer) for name, layer in layers.items()},
-        coding="current",
-        reset="subtract",
         percentile=100.0 if percentile is None else percentile,
         steps=steps,
         made=note,

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commands import tiny_checkpoint
-from networks import residual
+from networks import net, residual, sprout
 
 from netspec.conversion import Conversion, find_conversion, load_conversion, open_conversion
 from netspec.errors import UserError
-from netspec.thresholds import find_thresholds, load_thresholds, spike_values
+from netspec.spec import NetSpec, Projection
+from netspec.thresholds import find_thresholds, load_thresholds
 
 NAMES = ("conv1_1", "conv3_3", "conv5_3", "output")
 
@@ -58,7 +59,6 @@ def test_thresholds_are_conversions(tiny):
         "zero",
     )
     assert load_conversion(find_thresholds(tiny, "spike-norm"), network) == found
-    assert found.activation_values(network.spec) == pytest.approx(spike_values(network.spec, thresholds.values))
 
 
 def test_every_number_changes_the_digest():
@@ -119,3 +119,48 @@ def test_unknown_words_are_refused():
 def test_another_file_is_refused(tiny):
     with pytest.raises(UserError, match="no conversion of this project"):
         load_conversion(tiny, tiny_checkpoint())
+
+
+# What a spike stands for
+
+
+def values_by(spec: NetSpec, thresholds: dict[str, float]) -> dict[str, float]:
+    return Conversion("", "by hand", thresholds).activation_values(spec)
+
+
+def junction(kind: str) -> NetSpec:
+    """A shortcut from the input meets a branch."""
+    return net(
+        "unequal",
+        dict.fromkeys(("input", "conv", "junction", "output"), (2, 2, 1)),
+        Projection("input", "conv"),
+        Projection("input", "junction", kind="identity"),
+        Projection("conv", "junction"),
+        Projection("junction", "output"),
+        relays=("junction",) if kind == "relay" else (),
+    )
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("if", [1, 1, 3, 6]), ("relay", [1, 1, 1, 2])])
+def test_a_spike_stands_for_the_product_of_thresholds(kind, expected):
+    values = values_by(junction(kind), {"conv": 1, "junction": 3, "output": 2})
+    assert values == dict(zip(("input", "conv", "junction", "output"), expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["if", "relay"])
+def test_where_spikes_of_different_value_meet_there_is_none_nor_after(kind):
+    values = values_by(junction(kind), {"conv": 2, "junction": 3, "output": 1})
+    assert (values["input"], values["conv"]) == (1, 2)
+    assert np.isnan([values["junction"], values["output"]]).all()
+
+
+def test_a_threshold_multiplies_the_value_of_what_arrives():
+    assert values_by(sprout(), {"a": 4, "output": 0.5}) == {"input": 1, "a": 4, "r": 4, "output": 2}
+
+
+def test_thresholds_of_channels_give_values_of_channels_and_none_after():
+    channels = np.array([1.0, 2.0, 4.0])
+    found = values_by(sprout(), {"a": channels, "output": 0.5})
+    assert list(found["a"]) == list(channels) and np.isnan(found["output"])
+    even = Conversion("", "m", {"a": channels, "output": 0.5}, {"a": channels}).activation_values(sprout())
+    assert list(even["a"]) == list(channels) and (even["r"], even["output"]) == (1, 0.5)

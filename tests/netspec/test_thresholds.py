@@ -5,43 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commands import files, tiny_checkpoint, tiny_spec
-from networks import net, sprout
 
 from netspec.errors import UserError
-from netspec.spec import NetSpec, Projection
-from netspec.thresholds import Thresholds, load_thresholds, spike_values
+from netspec.thresholds import Thresholds, load_thresholds
 
 NAMES = [population.name for population in tiny_spec().spiking]
-
-
-def junction(kind: str) -> NetSpec:
-    """A shortcut from the input meets a branch."""
-    return net(
-        "unequal",
-        dict.fromkeys(("input", "conv", "junction", "output"), (2, 2, 1)),
-        Projection("input", "conv"),
-        Projection("input", "junction", kind="identity"),
-        Projection("conv", "junction"),
-        Projection("junction", "output"),
-        relays=("junction",) if kind == "relay" else (),
-    )
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("if", [1, 1, 3, 6]), ("relay", [1, 1, 1, 2])])
-def test_a_spike_stands_for_the_product_of_thresholds(kind, expected):
-    values = spike_values(junction(kind), {"conv": 1, "junction": 3, "output": 2})
-    assert values == dict(zip(("input", "conv", "junction", "output"), expected, strict=True))
-
-
-@pytest.mark.parametrize("kind", ["if", "relay"])
-def test_where_spikes_of_different_value_meet_there_is_none_nor_after(kind):
-    values = spike_values(junction(kind), {"conv": 2, "junction": 3, "output": 1})
-    assert (values["input"], values["conv"]) == (1, 2)
-    assert np.isnan([values["junction"], values["output"]]).all()
-
-
-def test_a_threshold_multiplies_the_value_of_what_arrives():
-    assert spike_values(sprout(), {"a": 4, "output": 0.5}) == {"input": 1, "a": 4, "r": 4, "output": 2}
 
 
 def test_thresholds_come_back_as_they_were_saved(tmp_path):

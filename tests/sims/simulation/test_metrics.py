@@ -1,5 +1,7 @@
 """Error, agreement, operations, energy and correlations, against numbers worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,17 @@ def test_energy_in_joules(counted):
     everything = metrics.energy(counted, SPEC.projections)
     assert everything.ann == pytest.approx(62 * 4.6e-12)
     assert everything.snn == pytest.approx((40 + 8) / 2 * 0.9e-12)
+
+
+def test_energy_of_a_whole_run_has_the_input_in_it(counted):
+    assert metrics.whole_energy(counted) == pytest.approx(metrics.energy(counted, SPEC.projections))
+    current = replace(counted, settings={"coding": "current"})
+    macs, additions = metrics.constant_operations(SPEC, counted.steps)
+    (first,) = SPEC.outgoing("input")
+    assert (macs, additions) == (SPEC.macs(first), counted.steps * SPEC[first.post].size)
+    ann, snn = metrics.whole_energy(current)
+    assert ann == pytest.approx(62 * 4.6e-12)
+    assert snn == pytest.approx(metrics.energy(counted).snn + macs * 4.6e-12 + additions * 0.9e-12)
 
 
 # Rates against activations
