@@ -17,9 +17,9 @@ from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES, add_options, make_parser
 from sims.brian.runtime import add_runtime_option, choose_runtime
 from sims.evaluation.cluster import RETRIES, compute
+from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
-from sims.evaluation.tables import operations_table, summary_table, with_earlier
-from sims.simulation.models import choose_models, name_of
+from sims.simulation.neuron_models import choose_models, name_of
 from sims.simulation.run_input import RunInput
 
 

@@ -24,7 +24,7 @@ from netspec.options import add_options, make_parser
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
-from sims.simulation.models import choose_models
+from sims.simulation.neuron_models import choose_models
 from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 

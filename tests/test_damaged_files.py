@@ -25,8 +25,8 @@ from netspec.files import read_json
 from netspec.thresholds import Thresholds, load_thresholds
 from netspec.trainer import Recipe, Trainer
 from sims.brian import cache
+from sims.evaluation.error_tables import KEYS, with_earlier
 from sims.evaluation.shards import Case, Setting, Shard, read_shard, write_shard
-from sims.evaluation.tables import KEYS, with_earlier
 from sims.simulation.recording import Recording
 
 CHECKPOINT = tiny_checkpoint()

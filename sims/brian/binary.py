@@ -25,7 +25,7 @@ from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES
 from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
-from sims.simulation.models import NeuronModel
+from sims.simulation.neuron_models import NeuronModel
 
 __all__ = ["Additions", "Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
 

@@ -9,7 +9,7 @@ from brian2.core.variables import ArrayVariable
 
 from netspec.errors import UserError
 from sims.brian.codeobjects import TemplateRunner, is_standalone
-from sims.simulation.models import OWN_VARIABLES, NeuronModel
+from sims.simulation.neuron_models import OWN_VARIABLES, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys

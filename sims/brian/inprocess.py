@@ -12,7 +12,7 @@ from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.brian.network import DT, SpikingNetwork
 from sims.simulation.arriving import constant_input
-from sims.simulation.models import IF, NeuronModel
+from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 

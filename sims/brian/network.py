@@ -14,7 +14,7 @@ from sims.brian.neurons import input_neurons, relays, spiking_neurons
 from sims.brian.packing import pack_kernel
 from sims.brian.synapses import SharedProjection, check_memory, explicit_synapses
 from sims.simulation.geometry import as_convolution
-from sims.simulation.models import IF, NeuronModel, models_of
+from sims.simulation.neuron_models import IF, NeuronModel, models_of
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES, Wire, Wiring
 
 __all__ = ["DT", "SpikingNetwork"]

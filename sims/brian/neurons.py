@@ -7,7 +7,7 @@ from brian2 import Hz, NeuronGroup, PoissonGroup
 
 from netspec.spec import NetSpec, Population
 from sims.brian.codeobjects import NumpyTemplates, TemplateRunner, is_standalone
-from sims.simulation.models import NeuronModel
+from sims.simulation.neuron_models import NeuronModel
 
 __all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "relays", "spiking_neurons"]
 

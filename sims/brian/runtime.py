@@ -8,7 +8,7 @@ import numpy as np
 
 from netspec.spec import NetSpec
 from sims.brian.binary import compiler_missing
-from sims.simulation.models import IF, NeuronModel
+from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.run_input import Simulator
 
 __all__ = ["RUNTIMES", "add_runtime_option", "choose_runtime", "open_simulator"]

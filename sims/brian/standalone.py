@@ -28,7 +28,7 @@ from sims.brian.binary import Additions, Blueprint, build_binary, digest, source
 from sims.brian.cache import cache_entry, scratch_folder
 from sims.brian.packing import fit_half, packed_weights
 from sims.simulation.arriving import constant_input
-from sims.simulation.models import IF, NeuronModel, models_of
+from sims.simulation.neuron_models import IF, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys

@@ -18,7 +18,7 @@ from netspec.data import ImageSet
 from netspec.errors import UserError
 from sims.brian.runtime import open_simulator
 from sims.evaluation.shards import Setting, Shard, run_shard, write_shard
-from sims.simulation.models import NeuronModel
+from sims.simulation.neuron_models import NeuronModel
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future

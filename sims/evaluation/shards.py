@@ -26,7 +26,7 @@ from netspec.errors import UserError
 from netspec.files import write_atomically
 from sims.brian.runtime import open_simulator
 from sims.simulation.metrics import ac_operations, driven_by_spikes
-from sims.simulation.models import IF, NeuronModel
+from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import RunInput
 

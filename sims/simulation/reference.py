@@ -10,7 +10,7 @@ from torch import Tensor
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.simulation.arriving import arriving, constant_input, kernel, neurons
-from sims.simulation.models import IF, MODELS, NeuronModel, models_of
+from sims.simulation.neuron_models import IF, MODELS, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
 from sims.simulation.stimulus import presentation_keys, spike_probability_draws
@@ -118,7 +118,7 @@ class ReferenceSimulator:
         )
 
     def _step(self, name: str, state: State, arriving: Tensor, threshold: Tensor) -> Tensor:
-        """A neuron's step, as in :mod:`sims.simulation.models`; returns its spikes."""
+        """A neuron's step, as in :mod:`sims.simulation.neuron_models`; returns its spikes."""
         model = self.models[name]
         state["v"] += arriving
         if model.name in UPDATES:

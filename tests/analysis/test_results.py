@@ -10,8 +10,8 @@ from netspec.checkpoint import PRETRAINED, load_checkpoint
 from netspec.conversion import Conversion, load_conversion
 from netspec.errors import UserError
 from netspec.thresholds import VARIANTS, find_thresholds, load_thresholds
+from sims.evaluation.error_tables import with_earlier
 from sims.evaluation.shards import REPORTED_STEPS, Setting
-from sims.evaluation.tables import with_earlier
 
 
 def test_names_for_people():

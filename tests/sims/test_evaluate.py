@@ -20,7 +20,7 @@ from netspec.data import samples
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
 from sims.brian.runtime import open_simulator
 from sims.evaluation import cluster
-from sims.evaluation.tables import KEYS
+from sims.evaluation.error_tables import KEYS
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 

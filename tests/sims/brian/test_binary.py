@@ -18,7 +18,7 @@ from netspec.spec import NetSpec
 from sims.brian import binary
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
-from sims.simulation.models import models_of
+from sims.simulation.neuron_models import models_of
 from sims.simulation.reference import ReferenceSimulator
 
 

@@ -15,7 +15,7 @@ from netspec.thresholds import RESETS
 from sims.brian.inprocess import InProcessSimulator
 from sims.brian.runtime import RUNTIMES, open_simulator
 from sims.brian.standalone import StandaloneSimulator
-from sims.simulation.models import IF, LEAKY, MODELS, REFRACTORY, NeuronModel, load_model
+from sims.simulation.neuron_models import IF, LEAKY, MODELS, REFRACTORY, NeuronModel, load_model
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import CODINGS, RunInput
 from sims.simulation.wiring import SYNAPSES

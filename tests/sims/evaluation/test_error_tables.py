@@ -10,8 +10,8 @@ from networks import residual
 
 from netspec.conversion import Conversion
 from netspec.data import samples
+from sims.evaluation.error_tables import KEYS, operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, Shard, run_shard
-from sims.evaluation.tables import KEYS, operations_table, summary_table, with_earlier
 
 
 def by_hand() -> tuple[list[tuple[Case, pd.DataFrame]], np.ndarray, np.ndarray]:
