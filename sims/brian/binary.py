@@ -32,7 +32,7 @@ __all__ = ["Additions", "Blueprint", "build_binary", "compiler_missing", "digest
 HERE = Path(__file__).parent
 SIMS = HERE.parent
 SIMULATION = [
-    SIMS / "simulation" / name for name in ("geometry.py", "models.py", "wiring.py")
+    SIMS / "simulation" / name for name in ("geometry.py", "neuron_models.py", "wiring.py")
 ]  # what a network is generated from
 OWN_HEADERS = ("run_input.h", "inner_loops.h")
 PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
