@@ -1,4 +1,4 @@
-"""The torch module of a NetSpec: ReLUs for integrate-and-fire neurons, no bias, no batch norm."""
+"""The torch module of a NetSpec: ReLUs for integrate-and-fire neurons, no batch norm; biases only if it has some."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import NetSpec, Population, Projection, both, sides
 
-__all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes"]
+__all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes", "largest", "padded"]
 
 BOUND_QUANTILE = 0.999  # of the positive activations, below which learned bounds do not begin
 BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
@@ -84,7 +84,7 @@ class ANN(nn.Module):
         if levels:
             for population in spec.spiking[:-1]:
                 self.bounds[population.name] = nn.Parameter(torch.ones(()))
-        self.weights = nn.ParameterDict()
+        self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         self.scales = nn.ModuleDict()
         self.centred: set[str] = set()
         for projection in spec.projections:
@@ -122,6 +122,8 @@ class ANN(nn.Module):
         for population in self.spec.populations[1:]:
             parts = [self._project(p, values[p.pre]) for p in self.spec.incoming(population.name)]
             total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+            if population.name in self.biases:
+                total = total + self.biases[population.name]
             if population.kind == "if" and population.name != self.spec.output.name:
                 total = F.dropout(self._rectified(population, total), population.dropout, self.training)
             values[population.name] = total
@@ -158,15 +160,20 @@ class ANN(nn.Module):
         return replace(self.spec, populations=populations)
 
     def _project(self, projection: Projection, x: Tensor) -> Tensor:
+        if projection.channels:
+            x = x[:, list(projection.channels)]
         if projection.pool > 1:
             x = F.avg_pool2d(x, projection.pool)
+        stride = both(projection.stride)
         if projection.kind == "identity":
             missing = self.spec[projection.post].shape[2] - x.shape[1]
-            stride = projection.stride
-            return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, missing))
+            return F.pad(x[:, :, :: stride[0], :: stride[1]], (0, 0, 0, 0, 0, missing))
+        if projection.kind == "window":
+            return largest(projection, x)
         weight = self._weight(projection.name)
         if projection.kind == "conv":
-            x = F.conv2d(x, weight, stride=projection.stride, padding=projection.padding)
+            x, padding = padded(projection, x)
+            x = F.conv2d(x, weight, None, stride, padding, both(projection.dilation), projection.groups)
         else:  # a row of a dense weight runs over the neurons in the order of their index: y, x, channel
             x = F.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
             height, width, channels = self.spec[projection.post].shape
@@ -194,10 +201,18 @@ class ANN(nn.Module):
         return folded
 
     @classmethod
-    def from_weights(cls, spec: NetSpec, weights: Mapping[str, np.ndarray]) -> ANN:
-        """The network with given weights, in evaluation mode."""
+    def of(cls, network: Checkpoint) -> ANN:
+        """A trained network, in evaluation mode."""
+        return cls.from_weights(network.spec, network.weights, network.biases)
+
+    @classmethod
+    def from_weights(
+        cls, spec: NetSpec, weights: Mapping[str, np.ndarray], biases: Mapping[str, np.ndarray] | None = None
+    ) -> ANN:
+        """The network with given weights (and biases of populations), in evaluation mode."""
         ann = cls(spec)
         ann.load_weights(weights)
+        ann.load_biases(biases or {})
         return ann.eval()
 
     @torch.no_grad()
@@ -205,6 +220,26 @@ class ANN(nn.Module):
         """Take over weights of all projections, in the shapes of :meth:`folded`."""
         for name, parameter in self.weights.items():
             parameter.copy_(torch.from_numpy(np.asarray(weights[name], dtype=np.float32)))
+
+    def load_biases(self, biases: Mapping[str, np.ndarray]) -> None:
+        """Take over biases of populations, one of each channel or of each neuron (height, width, channels)."""
+        for name, bias in biases.items():
+            of_neurons = np.asarray(bias, dtype=np.float32).reshape(*(1,) * (3 - np.ndim(bias)), *np.shape(bias))
+            self.biases[name] = nn.Parameter(torch.from_numpy(of_neurons.transpose(2, 0, 1).copy()))
+
+
+def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:
+    """Images with as much around them as a projection needs, unless it is the same on both sides: then how much."""
+    top, left, bottom, right = sides(projection.padding)
+    if (top, left) == (bottom, right):
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
+
+
+def largest(projection: Projection, x: Tensor) -> Tensor:
+    """Max pooling of what is not negative."""
+    top, left, bottom, right = sides(projection.padding)
+    return F.max_pool2d(F.pad(x, (left, right, top, bottom)), both(projection.kernel), both(projection.stride))
 
 
 def as_spikes(x: Tensor, steps: int) -> Tensor:
@@ -218,7 +253,7 @@ def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250
 
     With ``input_steps`` it sees the mean of so many time steps of input spikes in place of the images.
     """
-    ann = ANN.from_weights(checkpoint.spec, checkpoint.weights)
+    ann = ANN.of(checkpoint)
     parts = []
     for start in range(0, len(images), batch):
         x = torch.from_numpy(checkpoint.encode(images[start : start + batch]).transpose(0, 3, 1, 2).copy())
@@ -230,5 +265,5 @@ def ann_predictions(checkpoint: Checkpoint, images: np.ndarray, batch: int = 250
 def ann_activations(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, np.ndarray]:
     """Activations of the ANN for uint8 images, (images, channels, height, width) for each population."""
     x = torch.from_numpy(checkpoint.encode(images).transpose(0, 3, 1, 2).copy())
-    activations = ANN.from_weights(checkpoint.spec, checkpoint.weights).activations(x)
+    activations = ANN.of(checkpoint).activations(x)
     return {name: values.numpy() for name, values in activations.items()}

@@ -23,6 +23,7 @@ __all__ = ["PRETRAINED", "Checkpoint", "encode", "load_checkpoint", "save_checkp
 PRETRAINED = Path(__file__).parent / "pretrained"
 FORMAT = "going-deeper-in-brian2 checkpoint 1"
 MEAN = "input_mean"
+BIAS = "bias/"  # and the population's name: tensors of a file
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Checkpoint:
     classes : tuple of str
     info : mapping
         How the network was trained and what it reached, as plain data.
+    biases : mapping of str to numpy.ndarray
+        Of populations that have one, of each channel or of each neuron (height, width, channels); 0 for the others.
     """
 
     spec: NetSpec
@@ -50,11 +53,13 @@ class Checkpoint:
     gain: float | tuple[float, ...]
     classes: tuple[str, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take what people have: torch tensors, NumPy scalars, any sequence of classes."""
         for name, value in (
             ("weights", {key: as_array(weight) for key, weight in self.weights.items()}),
+            ("biases", {key: as_array(bias) for key, bias in self.biases.items()}),
             ("mean", as_array(self.mean)),
             ("gain", as_gain(self.gain)),
             ("classes", tuple(map(str, self.classes))),
@@ -78,6 +83,8 @@ class Checkpoint:
         sha.update(np.ascontiguousarray(self.mean, dtype=np.float32).tobytes())
         for name in sorted(self.weights):
             sha.update(np.ascontiguousarray(self.weights[name], dtype=np.float32).tobytes())
+        for name in sorted(self.biases):
+            sha.update(f"{BIAS}{name}".encode() + np.ascontiguousarray(self.biases[name]).tobytes())
         return sha.hexdigest()
 
 
@@ -111,6 +118,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike, dtype: type
         weights = checkpoint.weights.items()
         tensors: dict[str, np.ndarray] = {name: weight.astype(dtype, order="C") for name, weight in weights}
     check(replace(checkpoint, weights=tensors), f"the checkpoint for {path}")
+    tensors |= {f"{BIAS}{name}": np.ascontiguousarray(bias) for name, bias in checkpoint.biases.items()}
     tensors[MEAN] = np.ascontiguousarray(checkpoint.mean)
     header["digest"] = content_digest({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, header)
     write_atomically(path, to_bytes(tensors, metadata=header))
@@ -152,7 +160,8 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         spec = NetSpec.from_dict(json.loads(header["spec"]))
         gain, classes, info = (json.loads(header[name]) for name in ("gain", "classes", "info"))
-        checkpoint = Checkpoint(spec, tensors, tensors.pop(MEAN), gain, classes, dict(info))
+        biases = {name.removeprefix(BIAS): tensors.pop(name) for name in list(tensors) if name.startswith(BIAS)}
+        checkpoint = Checkpoint(spec, tensors, tensors.pop(MEAN), gain, classes, dict(info), biases)
     except (SpecError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its metadata do not describe a network ({error})") from error
     check(checkpoint, path)
@@ -165,9 +174,15 @@ def check(checkpoint: Checkpoint, source: object) -> None:
     """Raise UserError unless the parts of a checkpoint fit each other."""
     spec, mean, gain, classes = checkpoint.spec, checkpoint.mean, checkpoint.gain, checkpoint.classes
     check_weights(spec, checkpoint.weights, source)
-    for name, values in {**checkpoint.weights, MEAN: mean}.items():
+    biases = {f"{BIAS}{name}": bias for name, bias in checkpoint.biases.items()}
+    for name, values in {**checkpoint.weights, **biases, MEAN: mean}.items():
         if not np.isfinite(values).all():
             raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); train again")
+    for name, bias in checkpoint.biases.items():
+        if name not in {population.name for population in spec.spiking}:
+            raise UserError(f"{source}: a bias of {name}, which is no spiking population of {spec.name}")
+        if bias.shape not in (spec[name].shape, spec[name].shape[2:]):
+            raise UserError(f"{source}: the bias of {name} has shape {bias.shape}, its neurons {spec[name].shape}")
     try:
         np.broadcast_to(mean, spec.input.shape)
     except ValueError as mismatch:

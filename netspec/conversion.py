@@ -26,7 +26,7 @@ from netspec.files import write_atomically
 from netspec.spec import NetSpec
 from netspec.thresholds import RESETS, VARIANTS, Thresholds, arriving_value, load_thresholds, open_thresholds
 
-__all__ = ["CODINGS", "Conversion", "find_conversion", "load_conversion", "open_conversion"]
+__all__ = ["CODINGS", "Conversion", "find_conversion", "load_conversion", "open_conversion", "pooled_values"]
 
 FORMAT = "going-deeper-in-brian2 conversion 1"
 SUFFIX = ".conversion.safetensors"
@@ -85,7 +85,7 @@ class Conversion:
 
     @classmethod
     def of(cls, thresholds: Thresholds) -> Conversion:
-        """The paper's: Poisson input, IF neurons reset to zero, thresholds and nothing else."""
+        """The paper's, of a network without biases: Poisson input, neurons reset to zero, and thresholds alone."""
         made = {key: getattr(thresholds, key) for key in ("images", "source", "seed", "steps", "reset")}
         return cls(
             *(thresholds.checkpoint, thresholds.method, dict(thresholds.values)),
@@ -94,10 +94,14 @@ class Conversion:
 
     @classmethod
     def in_activations(cls, network: Checkpoint, method: str, values: Mapping[str, Any], **more: Any) -> Conversion:
-        """For few steps: each spike stands for its threshold, images are a current, the output gathers potential."""
-        thresholds = {**values, network.spec.output.name: np.inf}
-        told = {"spike_values": dict(values), "coding": "current", "reset": "subtract"}
-        return cls(network.digest, method, thresholds, **told | more)
+        """Each spike stands for its threshold, and the constant input is the bias.
+
+        Unless told otherwise, for few steps: images are a current, the output gathers potential and does not fire.
+        """
+        thresholds = {**dict.fromkeys([network.spec.output.name], np.inf), **values}
+        thresholds = {population.name: thresholds[population.name] for population in network.spec.spiking}
+        told = {"spike_values": pooled_values(network.spec, values), "constant": dict(network.biases)}
+        return cls(network.digest, method, thresholds, **told | {"coding": "current", "reset": "subtract"} | more)
 
     def told(self, reset: str | None = None, coding: str | None = None) -> Conversion:
         """With another reset or coding than its own, where one is given."""
@@ -139,6 +143,10 @@ class Conversion:
         units = {spec.input.name: 1.0}  # what a potential of 1 stands for, where its spikes go
         for population in spec.populations[1:]:
             name, unit = population.name, arriving_value(spec, units, population.name)
+            if population.kind == "max":
+                (projection,) = spec.incoming(name)
+                values[name], units[name] = values[projection.pre], units[projection.pre]
+                continue
             values[name] = unit * (1.0 if population.kind == "relay" else self.thresholds[name])
             of_each = np.ravel(values[name] / self.spike_values.get(name, 1.0))
             units[name] = float(of_each[0]) if np.allclose(of_each, of_each[0]) else np.nan
@@ -169,7 +177,10 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
         kind = "thresholds" if path.suffix == ".json" else "conversion"
         raise UserError(f"cannot read the {kind} {path}: {os.strerror(error.errno or 0)}") from error
     if json_inside or path.suffix == ".json":
-        return Conversion.of(load_thresholds(path, network))
+        thresholds = load_thresholds(path, network)
+        if network.biases:
+            raise UserError(f"{path} holds thresholds alone, but {network.spec.name} has biases; make a conversion")
+        return Conversion.of(thresholds)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(FORMAT, "null"))
@@ -196,18 +207,30 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
 def check(conversion: Conversion, spec: NetSpec, source: object) -> None:
     """Raise UserError unless a conversion's numbers fit the populations."""
     spiking = {population.name: population for population in spec.spiking}
+    emitting = {population.name: population for population in spec.emitting}
     if set(conversion.thresholds) != set(spiking):
         raise UserError(f"{source}: thresholds of {', '.join(conversion.thresholds)} do not fit {spec.name}")
     for kind, attribute in NUMBERS.items():
         for name, values in getattr(conversion, attribute).items():
             try:
-                np.broadcast_to(values, spiking[name].shape)
+                np.broadcast_to(values, (emitting if kind == "value" else spiking)[name].shape)
             except (KeyError, ValueError) as error:
                 raise UserError(f"{source}: {kind} of {name} does not fit {spec.name}") from error
             finite = np.isfinite(values) | (np.equal(values, np.inf) & (kind == "threshold"))
             positive = kind not in ("threshold", "value") or (np.asarray(values) > 0)
             if not np.all(finite & positive):
                 raise UserError(f"{source}: {kind} of {name}: some numbers are not finite, or not positive")
+
+
+def pooled_values(spec: NetSpec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Spike values of IF populations, and of the max pooling after them: those of the spikes that it passes on."""
+    known = dict(values)
+    for population in spec.populations:
+        if population.kind == "max":
+            (projection,) = spec.incoming(population.name)
+            if projection.pre in known:
+                known[population.name] = known[projection.pre]
+    return known
 
 
 def find_conversion(checkpoint: str | os.PathLike, name: str) -> Path:
@@ -217,7 +240,7 @@ def find_conversion(checkpoint: str | os.PathLike, name: str) -> Path:
 
 def open_conversion(choice: str, checkpoint: str | os.PathLike, network: Checkpoint) -> Conversion:
     """The conversion that a command is asked for: a file, or the name of one beside the checkpoint."""
-    if choice in VARIANTS:
+    if choice in VARIANTS and not network.biases:
         return Conversion.of(open_thresholds(choice, checkpoint, network))
     if Path(choice).is_file() or Path(choice).suffix in (".json", ".safetensors"):
         return load_conversion(choice, network)

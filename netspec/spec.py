@@ -6,9 +6,10 @@ derived from a :class:`NetSpec`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from netspec.errors import UserError
 
 __all__ = ["NetSpec", "Population", "Projection", "SpecError"]
 
-POPULATION_KINDS = ("input", "if", "relay")
-PROJECTION_KINDS = ("conv", "dense", "identity")
+POPULATION_KINDS = ("input", "if", "relay", "max")
+EMITTING = ("if", "max")  # kinds of populations that send spikes
+PROJECTION_KINDS = ("conv", "dense", "identity", "window")
 
 
 LONGEST_NAME = 100  # joined names become names of files
@@ -39,10 +41,11 @@ class Population:
         A Python identifier, unique in the network.
     shape : tuple of int
         (height, width, channels). Neuron ``(y, x, c)`` has the index ``(y * width + x) * channels + c``.
-    kind : {'if', 'input', 'relay'}
+    kind : {'if', 'input', 'relay', 'max'}
         ``'if'``: integrate-and-fire neurons, ReLUs in the ANN. ``'input'``: signed Poisson spikes.
         ``'relay'``: passes the synaptic input of a step on within that step, without a threshold; a
-        junction without ReLU (section 6.1 of the paper).
+        junction without ReLU (section 6.1 of the paper). ``'max'``: max pooling; fires when the largest spike count in
+        its window rises, so that its count is their maximum.
     dropout : float
         Dropout rate after the ReLU while the ANN is trained.
     clip : float
@@ -86,46 +89,81 @@ class Projection:
     ----------
     pre, post : str
         Names of the populations.
-    kind : {'conv', 'dense', 'identity'}
+    kind : {'conv', 'dense', 'identity', 'window'}
         ``'conv'``: weights (channels of post, channels of pre, kernel, kernel), as in torch.
         ``'dense'``: weights (neurons of post, pooled neurons of pre), in the order of the neuron index.
         ``'identity'``: weight 1 from channel to like channel, a type-A shortcut; missing channels stay empty.
-    kernel, stride, padding : int
-        Of a convolution; an identity projection has a stride only.
+        ``'window'``: of max pooling, from all neurons of a window to their channel; no weights.
+    kernel, stride, dilation : int or (int, int)
+        Of a convolution or window, along both axes or each; an identity projection has a stride only.
+    padding : int, (int, int) or (int, int, int, int)
+        Rows and columns of zeros around the image: along both axes, each, or at the top, left, bottom and right.
+    groups : int
+        Of a convolution: channels of pre and of post are in as many groups, the first joined with the first.
     pool : int
         Side of the average-pooling window before the projection. Pooling is linear: each spike
         counts 1 / pool**2, and there are no pooling neurons.
     residual : bool
         Whether this is a convolution of a residual branch (it has an initialisation of its own).
+    channels : tuple of int
+        Those of pre that the projection begins at, in its own order; () for all of them.
+    label : str
+        Its name, where several join the same two populations.
     """
 
     pre: str
     post: str
     kind: str = "conv"
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
+    kernel: int | tuple[int, int] = 1
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, ...] = 0
     pool: int = 1
     residual: bool = False
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+    channels: tuple[int, ...] = ()
+    label: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("kernel", "stride", "dilation"):  # one number where both are the same
+            along = both(getattr(self, name))
+            object.__setattr__(self, name, along[0] if along[0] == along[1] else along)
+        top, left, _, _ = around = sides(self.padding)
+        padding = around if around[:2] != around[2:] else top if top == left else (top, left)
+        object.__setattr__(self, "padding", padding)
+        object.__setattr__(self, "channels", tuple(map(int, self.channels)))
         if self.kind not in PROJECTION_KINDS:
             raise SpecError(f"{self.name}: kind {self.kind!r} is none of {PROJECTION_KINDS}")
-        if min(self.kernel, self.stride, self.pool) < 1 or self.padding < 0:
+        least = min(*both(self.kernel), *both(self.stride), *both(self.dilation), self.pool, self.groups)
+        if least < 1 or min(sides(self.padding)) < 0:
             raise SpecError(f"{self.name}: kernel, stride and pool must be at least 1, padding at least 0")
-        if self.kind != "conv" and (self.kernel, self.padding) != (1, 0):
+        if self.kind in ("dense", "identity") and (self.kernel, self.padding) != (1, 0):
             raise SpecError(f"{self.name}: only a convolution has a kernel and padding")
         if self.kind == "dense" and self.stride != 1:
             raise SpecError(f"{self.name}: a dense projection has no stride")
+        if self.kind != "conv" and (self.dilation, self.groups) != (1, 1):
+            raise SpecError(f"{self.name}: only a convolution has dilation and groups")
+        if self.channels and not self.weighted:
+            raise SpecError(f"{self.name}: only a convolution or a dense projection has a choice of channels")
+        if len(set(self.channels)) < len(self.channels) or min(self.channels, default=0) < 0:
+            raise SpecError(f"{self.name}: channels {self.channels} are not all different and at least 0")
+        if self.label and not (self.label.isidentifier() and self.label.isascii() and len(self.label) <= LONGEST_NAME):
+            raise SpecError(f"{self.label!r} is no name of a projection: an identifier of letters a to z")
 
     @property
     def name(self) -> str:
-        return f"{self.pre}_to_{self.post}"
+        return self.label or f"{self.pre}_to_{self.post}"
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Height and width of a convolution's kernel, with the places that dilation leaves out."""
+        (height, width), (y, x) = both(self.kernel), both(self.dilation)
+        return (height - 1) * y + 1, (width - 1) * x + 1
 
     @property
     def weighted(self) -> bool:
         """Whether the projection has trained weights."""
-        return self.kind != "identity"
+        return self.kind in ("conv", "dense")
 
 
 @dataclass(frozen=True)
@@ -153,12 +191,14 @@ class NetSpec:
         if joined & set(names):
             raise SpecError(f"{self.name}: {min(joined & set(names))} is the name of a population and of a projection")
         if len(joined) < len(self.projections):
-            raise SpecError(f"{self.name}: two projections join the same populations")
+            raise SpecError(f"{self.name}: two projections join the same populations, or have the same name")
         for projection in self.projections:
             self._check(projection, names)
         for name in names[1:]:
             if not self.incoming(name):
                 raise SpecError(f"{self.name}: population {name} has no incoming projection")
+            if self[name].kind == "max":
+                self._check_pooling(name)
 
     def _check(self, projection: Projection, names: list[str]) -> None:
         for end in (projection.pre, projection.post):
@@ -169,15 +209,33 @@ class NetSpec:
         height, width, channels = self[projection.pre].shape
         if height % projection.pool or width % projection.pool:
             raise SpecError(f"{projection.name}: pooling by {projection.pool} does not divide {height}x{width}")
+        if max(projection.channels, default=0) >= channels:
+            raise SpecError(f"{projection.name}: {projection.pre} has not {max(projection.channels) + 1} channels")
         if projection.kind == "dense":
             return
-        reach = projection.kernel - 2 * projection.padding
-        out = tuple((size // projection.pool - reach) // projection.stride + 1 for size in (height, width))
-        post = self[projection.post].shape
+        top, left, bottom, right = sides(projection.padding)
+        ends, strides = (top + bottom, left + right), both(projection.stride)
+        along = zip((height, width), projection.reach, ends, strides, strict=True)
+        out = tuple((size // projection.pool + more - reach) // stride + 1 for size, reach, more, stride in along)
+
+        post, from_channels = self[projection.post].shape, len(projection.channels) or channels
         if post[:2] != out:
             raise SpecError(f"{projection.name}: gives {out[0]}x{out[1]}, but {projection.post} is {post[0]}x{post[1]}")
-        if projection.kind == "identity" and post[2] < channels:
-            raise SpecError(f"{projection.name}: an identity cannot go from {channels} to {post[2]} channels")
+        if projection.kind == "identity" and post[2] < from_channels:
+            raise SpecError(f"{projection.name}: an identity cannot go from {from_channels} to {post[2]} channels")
+        if from_channels % projection.groups or post[2] % projection.groups:
+            raise SpecError(f"{projection.name}: {from_channels} or {post[2]} channels in {projection.groups} groups")
+        if (projection.kind == "window") != (self[projection.post].kind == "max"):
+            raise SpecError(f"{projection.name}: windows lead to max pooling, and nothing else does")
+
+    def _check_pooling(self, name: str) -> None:
+        incoming, shape = self.incoming(name), self[name].shape
+        if len(incoming) != 1 or incoming[0].pool != 1:
+            raise SpecError(f"{self.name}: max pooling {name} has one incoming projection, without average pooling")
+        if self[incoming[0].pre].kind not in EMITTING:
+            raise SpecError(f"{self.name}: max pooling {name} needs spikes of IF neurons, or of max pooling, before it")
+        if shape[2] != self[incoming[0].pre].shape[2]:
+            raise SpecError(f"{self.name}: max pooling {name} has as many channels as it pools")
 
     def __getitem__(self, name: str) -> Population:
         for population in self.populations:
@@ -200,9 +258,14 @@ class NetSpec:
         return tuple(population for population in self.populations if population.kind == "if")
 
     @property
+    def emitting(self) -> tuple[Population, ...]:
+        """The populations after the input that send spikes."""
+        return tuple(population for population in self.populations if population.kind in EMITTING)
+
+    @property
     def residual(self) -> tuple[Population, ...]:
         """The spiking populations at either end of residual branches and shortcuts: those of constraint 2."""
-        ends = {end for p in self.projections if p.residual or not p.weighted for end in (p.pre, p.post)}
+        ends = {end for p in self.projections if p.residual or p.kind == "identity" for end in (p.pre, p.post)}
         return tuple(population for population in self.spiking if population.name in ends)
 
     def incoming(self, name: str) -> tuple[Projection, ...]:
@@ -215,8 +278,9 @@ class NetSpec:
         """Shape of the weights, as stored in checkpoints; () for an identity."""
         height, width, channels = self[projection.pre].shape
         post = self[projection.post]
+        channels = len(projection.channels) or channels
         if projection.kind == "conv":
-            return (post.shape[2], channels, projection.kernel, projection.kernel)
+            return (post.shape[2], channels // projection.groups, *both(projection.kernel))
         if projection.kind == "dense":
             return (post.size, height * width * channels // projection.pool**2)
         return ()
@@ -235,15 +299,16 @@ class NetSpec:
         """
         height, width, channels = self[projection.pre].shape
         post = self[projection.post]
+        used = np.zeros(channels, dtype=np.int64)
+        used[list(projection.channels) or slice(None)] = 1
         if projection.kind == "dense":
-            return np.full((height, width, channels), post.size)
+            return np.multiply.outer(np.full((height, width), post.size), used)
         along = [
-            np.repeat(_reached(size // projection.pool, out, projection), projection.pool)
-            for size, out in zip((height, width), post.shape[:2], strict=True)
+            np.repeat(_reached(size // projection.pool, out, projection, axis), projection.pool)
+            for axis, (size, out) in enumerate(zip((height, width), post.shape[:2], strict=True))
         ]
-        targets = 1 if projection.kind == "identity" else post.shape[2]
-        plane = np.multiply.outer(along[0], along[1]) * targets
-        return np.repeat(plane[:, :, None], channels, axis=2)
+        targets = 1 if projection.kind in ("identity", "window") else post.shape[2] // projection.groups
+        return np.multiply.outer(np.multiply.outer(along[0], along[1]) * targets, used)
 
     def synapses(self, projection: Projection) -> int:
         """Number of connections, the unrolled size of the projection."""
@@ -258,11 +323,13 @@ class NetSpec:
         return sum(population.size for population in self.populations[1:])
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as plain data, for JSON; without clips that are at their default."""
+        """The description as plain data, for JSON; without what came later and is at its default."""
         data = asdict(self)
-        for population in data["populations"]:
-            if not population["clip"]:
-                del population["clip"]
+        for part, names in (("populations", ["clip"]), ("projections", ["dilation", "groups", "channels", "label"])):
+            for entry in data[part]:
+                for name in names:
+                    if entry[name] in (0, 1, (), ""):
+                        del entry[name]
         return data
 
     @classmethod
@@ -280,8 +347,26 @@ class NetSpec:
             raise SpecError(f"not a network description: {error}") from error
 
 
-def _reached(size: int, out: int, projection: Projection) -> np.ndarray:
+def both(number: int | Sequence[int]) -> tuple[int, int]:
+    """Of the vertical and the horizontal axis."""
+    along = (number, number) if isinstance(number, int) else tuple(map(index, number))
+    if len(along) != 2:
+        raise SpecError(f"{number} is neither one number nor one of each axis")
+    return along
+
+
+def sides(number: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """At the top, left, bottom and right."""
+    around = (number,) * 4 if isinstance(number, int) else tuple(map(index, number))
+    around = around * 2 if len(around) == 2 else around
+    if len(around) != 4:
+        raise SpecError(f"{number} is neither one number, nor one of each axis, nor one of each side")
+    return around
+
+
+def _reached(size: int, out: int, projection: Projection, axis: int) -> np.ndarray:
     """For each of ``size`` positions along an axis: the number of output positions whose kernel covers it."""
-    first = np.arange(out) * projection.stride - projection.padding
-    position = np.arange(size)[:, None]
-    return ((position >= first) & (position < first + projection.kernel)).sum(axis=1)
+    first = np.arange(out) * both(projection.stride)[axis] - sides(projection.padding)[axis]
+    place = np.arange(size)[:, None] - first
+    dilation, reach = both(projection.dilation)[axis], projection.reach[axis]
+    return ((place >= 0) & (place < reach) & (place % dilation == 0)).sum(axis=1)

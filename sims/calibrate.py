@@ -9,6 +9,7 @@ search       thresholds and potentials by which each layer errs least after --st
 """
 
 import argparse
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,6 +83,8 @@ def main() -> None:
         raise UserError(
             f"spike-norm knows no clipped ReLUs, as {checkpoint.spec.name} has; take the method activations"
         )
+    if options.unit and checkpoint.biases:
+        raise UserError(f"--unit is for networks without biases, and {checkpoint.spec.name} has some")
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
@@ -97,21 +100,27 @@ def main() -> None:
         options.seed,
         unit=options.unit,
     )
-    out = writable_file(options.out or find_thresholds(options.checkpoint, wanted.variant))
+    find = find_conversion if checkpoint.biases else find_thresholds
+    out = writable_file(options.out or find(options.checkpoint, wanted.variant))
     unfinished = out.with_name(f".{out.name}.unfinished")
     if options.method == "spike-norm":
         wanted = replace(wanted, steps=options.steps, reset=options.reset)
     if not options.out:
         refuse_others(out, Conversion.of(wanted), checkpoint)
     if options.method == "ann-norm":
-        values = ann_norm(checkpoint.spec, checkpoint.weights, x, options.percentile, unit)
+        values = ann_norm(checkpoint, x, options.percentile, unit)
     else:
         RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.output.name]).checked(checkpoint.spec)
         runtime = choose_runtime(options.runtime)
         simulator = open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", options.reset)
         workers = options.workers if runtime == "standalone" else 1
-        values = resumable_spike_norm(simulator, x, wanted, workers, unfinished)
-    replace(wanted, values=values).save(out)
+        values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases)
+    if checkpoint.biases:
+        told = Conversion.of(wanted)
+        how = {"coding": told.coding, "reset": told.reset, "percentile": told.percentile, "made": told.made}
+        Conversion.in_activations(checkpoint, options.method, values, **how).save(out)
+    else:
+        replace(wanted, values=values).save(out)
     unfinished.unlink(missing_ok=True)
     print("\n".join(f"{name:>8} {value:.4f}" for name, value in values.items()))
     print(f"written: {out}")
@@ -158,7 +167,12 @@ def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> Non
 
 
 def resumable_spike_norm(
-    simulator: Simulator, x: np.ndarray, wanted: Thresholds, workers: int, unfinished: Path
+    simulator: Simulator,
+    x: np.ndarray,
+    wanted: Thresholds,
+    workers: int,
+    unfinished: Path,
+    biases: Mapping[str, np.ndarray],
 ) -> dict[str, float]:
     """SPIKE-NORM of all populations that ``wanted`` lacks, with a progress bar; finished ones are kept in a file."""
     settings, known = asdict(wanted), dict(wanted.values)
@@ -177,9 +191,8 @@ def resumable_spike_norm(
             bar.set_description(f"{name} {value:.3f}")
             write_json(unfinished, {"settings": settings, "values": known})
 
-        return spike_norm(
-            simulator, x, wanted.steps, wanted.seed, wanted.percentile, dict(known), workers, finished, bar.update
-        )
+        how = (wanted.steps, wanted.seed, wanted.percentile, dict(known), workers, finished, bar.update, biases)
+        return spike_norm(simulator, x, *how)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def save_tiny(folder: Path) -> Path:
     simulator = open_simulator(checkpoint.spec, checkpoint.weights, quiet=True)
     values = {
         "spike-norm": spike_norm(simulator, x, steps=30),
-        "ann-norm": ann_norm(simulator.spec, checkpoint.weights, x),
+        "ann-norm": ann_norm(checkpoint, x),
     }
     for method, found in values.items():
         steps = 30 if method == "spike-norm" else 0

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from netspec.architectures.vgg import vgg16
-from netspec.spec import NetSpec, Population, Projection
+from netspec.spec import EMITTING, NetSpec, Population, Projection, both, sides
 from sims.simulation.geometry import Geometry
 from sims.simulation.recording import Recording
 from sims.simulation.reference import ReferenceSimulator
@@ -21,13 +21,19 @@ from sims.simulation.wiring import counted_groups
 
 
 def net(
-    name: str, shapes: dict[str, tuple[int, int, int]], *projections: Projection, relays=(), dropout=(), rate=0.1
+    name: str,
+    shapes: dict[str, tuple[int, int, int]],
+    *projections: Projection,
+    relays=(),
+    pools=(),
+    dropout=(),
+    rate=0.1,
 ) -> NetSpec:
-    """A network of populations of these shapes; the first is the input, others spike or are relays.
+    """A network of populations of these shapes; the first is the input, others spike, are relays or max pooling.
 
     ``dropout`` names the populations that have some, at that ``rate``.
     """
-    kinds = {next(iter(shapes)): "input"} | dict.fromkeys(relays, "relay")
+    kinds = {next(iter(shapes)): "input"} | dict.fromkeys(relays, "relay") | dict.fromkeys(pools, "max")
     rates = dict.fromkeys(dropout, rate)
     populations = [Population(p, shape, kinds.get(p, "if"), rates.get(p, 0.0)) for p, shape in shapes.items()]
     return NetSpec(name, tuple(populations), projections)
@@ -69,6 +75,18 @@ def sprout() -> NetSpec:
     )
 
 
+def berry() -> NetSpec:
+    """Max pooling, dilation and a choice of channels, in as few projections as possible."""
+    return net(
+        "berry",
+        {"input": (4, 6, 1), "a": (4, 6, 3), "m": (2, 3, 3), "output": (1, 2, 4)},
+        Projection("input", "a", kernel=3, padding=1),
+        Projection("a", "m", kind="window", kernel=3, stride=2, padding=(1, 1, 0, 0)),
+        Projection("m", "output", kernel=2, dilation=(1, 2), channels=(2, 0), padding=(0, 0, 0, 1)),
+        pools="m",
+    )
+
+
 def residual(junction: str) -> NetSpec:
     """Two residual blocks with type-A shortcuts; junctions are relays (the paper's Basic) or have ReLUs ('if')."""
     shapes = dict.fromkeys(("stem", "branch1", "junction1"), (8, 8, 4))
@@ -85,6 +103,29 @@ def residual(junction: str) -> NetSpec:
         Projection("junction1", "junction2", kind="identity", stride=2),
         Projection("junction2", "output", kind="dense", pool=2),
         relays=("junction1", "junction2") if junction == "relay" else (),
+    )
+
+
+def orchard() -> NetSpec:
+    """What networks of others have: max pooling, groups, dilation, one-sided padding, choices of channels."""
+    shapes = {"input": (7, 9, 2), "a": (7, 9, 4), "m": (4, 4, 4), "b": (4, 4, 6), "n": (3, 3, 6), "c": (3, 3, 4)}
+    return net(
+        "orchard",
+        shapes | {"r": (4, 4, 6), "output": (1, 1, 3)},
+        Projection("input", "a", kernel=(3, 5), padding=(1, 2)),
+        Projection("a", "m", kind="window", kernel=3, stride=2, padding=(1, 0, 1, 0)),  # overlapping
+        Projection("m", "b", kernel=3, padding=2, dilation=2, groups=2),
+        Projection("a", "b", kernel=2, stride=2, padding=(0, 0, 1, 0), channels=(3, 1), label="side"),
+        Projection("m", "b", channels=(2,), label="again"),
+        Projection("b", "n", kind="window", kernel=2),
+        Projection("n", "c", kernel=3, padding=1, groups=2, channels=(5, 0, 4, 1)),
+        Projection("m", "r", kernel=3, padding=(2, 1, 0, 1)),
+        Projection("b", "r", kernel=3, padding=1, groups=6, label="depthwise"),
+        Projection("r", "output", kind="dense", channels=(4, 0)),
+        Projection("n", "output", kind="dense"),
+        Projection("c", "output", kernel=3),
+        relays="r",
+        pools="mn",
     )
 
 
@@ -116,6 +157,8 @@ def pair(shape: tuple[int, int, int] = (1, 2, 1), post: tuple[int, int, int] = (
 
 NETWORKS: dict[str, Callable[[], NetSpec]] = {
     "garden": garden,
+    "orchard": orchard,
+    "berry": berry,
     "sprout": sprout,
     "residual-relay": lambda: residual("relay"),
     "residual-if": lambda: residual("if"),
@@ -195,11 +238,13 @@ def assert_same(recording: Recording, expected: Recording) -> None:
 def crossings(spec: NetSpec, p: Projection) -> Iterator[tuple[int, ...]]:
     """Pixels that a projection joins, found position by position: y and x in pre, in post, in the kernel."""
     pre, post = spec[p.pre].shape, spec[p.post].shape
+    top, left, *_ = sides(p.padding)
+    (down, right), (height, width), apart = both(p.stride), both(p.kernel), both(p.dilation)
     for y, x, row, column in np.ndindex(*pre[:2], *post[:2]):
-        ky, kx = y // p.pool + p.padding - row * p.stride, x // p.pool + p.padding - column * p.stride
+        ky, kx = y // p.pool + top - row * down, x // p.pool + left - column * right
         if p.kind == "dense":
             yield y, x, row, column, y // p.pool, x // p.pool
-        elif 0 <= ky < p.kernel and 0 <= kx < p.kernel:
+        elif ky % apart[0] == kx % apart[1] == 0 and 0 <= ky // apart[0] < height and 0 <= kx // apart[1] < width:
             yield y, x, row, column, ky, kx
 
 
@@ -208,7 +253,19 @@ def connected(spec: NetSpec, p: Projection) -> np.ndarray:
     pre, post = spec[p.pre].shape, spec[p.post].shape
     table = np.zeros((*pre, *post), dtype=int)
     for y, x, row, column, *_ in crossings(spec, p):
-        table[y, x, :, row, column] = np.eye(pre[2], post[2]) if p.kind == "identity" else 1
+        table[y, x, :, row, column] = channels_joined(p, pre[2], post[2])
+    return table
+
+
+def channels_joined(p: Projection, pre: int, post: int) -> np.ndarray:
+    """Which channels of pre lead to which of post: (pre, post), 0 or 1."""
+    if not p.weighted:
+        return np.eye(pre, post)
+    chosen = list(p.channels) or list(range(pre))
+    table = np.zeros((pre, post))
+    for k, channel in enumerate(chosen):
+        group = k * p.groups // len(chosen)
+        table[channel, group * post // p.groups : (group + 1) * post // p.groups] = 1
     return table
 
 
@@ -217,8 +274,10 @@ geometries = st.builds(
     *[st.integers(1, 4)] * 6,
     kernel_height=st.integers(1, 6),
     kernel_width=st.integers(1, 6),
-    stride=st.integers(1, 4),
-    padding=st.integers(0, 2),
+    stride_y=st.integers(1, 4),
+    stride_x=st.integers(1, 4),
+    top=st.integers(0, 2),
+    left=st.integers(0, 2),
     pool=st.integers(1, 4),
     identity=st.just(False),
 )
@@ -233,17 +292,27 @@ def specs(draw: st.DrawFn) -> NetSpec:
     last = draw(st.integers(1, 4))
     for n in range(1, last + 1):
         name = "output" if n == last else f"p{n}"
-        kind = "if" if n == last else draw(st.sampled_from(("if", "if", "relay")))
+        kind = "if" if n == last else draw(st.sampled_from(("if", "if", "relay", "max")))
         pre = draw(st.sampled_from(populations[-2:]))
+        if kind == "max":
+            pools = [p for p in populations[-2:] if p.kind in EMITTING]
+            if pools:
+                populations.append(_pooled(draw, draw(st.sampled_from(pools)), name, projections))
+                continue
+            kind = "if"
         graded = "relay" in (pre.kind, kind)
         projection_kind = draw(st.sampled_from(("conv", "conv", "identity", "dense")))
         if pre.kind == kind == "relay":
             projection_kind = "identity"
         options, plane = draw(st.sampled_from(list(_options(pre, projection_kind, graded))))
+        groups = 1
+        if projection_kind == "conv" and draw(st.booleans()):
+            options, plane = _askew(draw, pre, options, plane)
+            groups = options["groups"]
         if projection_kind == "identity":
             shape = (*plane, pre.shape[2] + draw(st.integers(0, 2)))
         else:
-            shape = (*(plane or (draw(st.integers(1, 2)), draw(st.integers(1, 3)))), draw(channels))
+            shape = (*(plane or (draw(st.integers(1, 2)), draw(st.integers(1, 3)))), groups * draw(channels))
         post = Population(name, shape, kind=kind)
         projections.append(Projection(pre.name, name, **options))
         others = [p for p in populations if p is not pre]
@@ -254,6 +323,32 @@ def specs(draw: st.DrawFn) -> NetSpec:
                 projections.append(Projection(other.name, name, **draw(st.sampled_from(fitting))))
         populations.append(post)
     return NetSpec("random", tuple(populations), tuple(projections))
+
+
+def _pooled(draw: st.DrawFn, pre: Population, name: str, projections: list[Projection]) -> Population:
+    """Max pooling of ``pre``, by windows of any kind."""
+    options = {"kernel": 1, "stride": 1, "padding": 0, "pool": 1}
+    options, plane = _askew(draw, pre, options, pre.shape[:2], window=True)
+    projections.append(Projection(pre.name, name, kind="window", **options))
+    return Population(name, (*plane, pre.shape[2]), kind="max")
+
+
+def _askew(draw: st.DrawFn, pre: Population, options: dict, plane, window: bool = False) -> tuple[dict, tuple]:
+    """The options with other numbers along each axis or side, dilation, groups, and a choice of channels."""
+    small = st.integers(1, 3)
+    around = tuple(draw(st.tuples(*[st.integers(0, 2)] * 4)))
+    changed = options | {"kernel": (draw(small), draw(small)), "stride": (draw(small), draw(small)), "padding": around}
+    if not window:
+        groups = draw(st.sampled_from([n for n in (1, 2, 3) if n <= pre.shape[2]]))
+        chosen = draw(st.permutations(range(pre.shape[2])))[: groups * (pre.shape[2] // groups)]
+        changed |= {"dilation": (draw(small), draw(small)), "groups": groups, "channels": tuple(chosen)}
+    reach = Projection("a", "b", **{**changed, "channels": (), "groups": 1}).reach
+    ends, strides = (around[0] + around[2], around[1] + around[3]), changed["stride"]
+    along = zip(pre.shape[:2], ends, reach, strides, strict=True)
+    out = tuple((size // changed["pool"] + more - covered) // stride + 1 for size, more, covered, stride in along)
+    if min(out) >= 1:
+        return changed, out
+    return options if window else options | {"groups": 1}, plane
 
 
 def _options(pre: Population, kind: str, graded: bool):

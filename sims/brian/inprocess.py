@@ -55,9 +55,10 @@ class InProcessSimulator:
         for name, threshold in given.thresholds.items():
             group = self.snn[name]
             group.v_th = threshold if np.ndim(threshold) == 0 else threshold.ravel()
-            group.spike_value = given.spike_values.get(name, 1)
             group.measured = int(name in given.measured)
             group.peak = 0
+        for population in self.spec.emitting:
+            self.snn[population.name].spike_value = given.spike_values.get(population.name, 1)
         self.snn.frame.open(given, constant_input(self.spec, self.weights, given), progress)
         try:
             self.snn.network.run(len(given.x) * given.steps * DT, level=1)

@@ -8,17 +8,18 @@ from brian2 import Network, NeuronGroup, PoissonGroup, Synapses, defaultclock, g
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from netspec.thresholds import RESETS
-from sims.brian.codeobjects import is_standalone
+from sims.brian.codeobjects import TemplateRunner, is_standalone
 from sims.brian.frame import Frame
-from sims.brian.neurons import input_neurons, relays, spiking_neurons
+from sims.brian.neurons import input_neurons, max_pooling, relays, spiking_neurons
 from sims.brian.packing import pack_kernel
-from sims.brian.synapses import SharedProjection, check_memory, explicit_synapses
-from sims.simulation.geometry import as_convolution
+from sims.brian.synapses import MaxPooling, SharedProjection, check_memory, explicit_synapses
+from sims.simulation.geometry import as_convolution, joined
 from sims.simulation.neuron_models import IF, NeuronModel, models_of
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES, Wire, Wiring
 
 __all__ = ["DT", "SpikingNetwork"]
 
+UNTHRESHOLDED = {"relay": relays, "max": max_pooling}  # kinds of populations without IF neurons
 DT = 1 * ms  # the dynamics do not depend on it (section 4.2); one step is shown as 1 ms
 
 
@@ -48,7 +49,7 @@ class SpikingNetwork:
         Ordinary and open: add monitors and groups before running.
     groups : dict of str to Group
         ``input_on`` and ``input_off``, then the populations by name; also ``snn["conv1_1"]``.
-    projections : dict of str to SharedProjection or Synapses
+    projections : dict of str to SharedProjection, MaxPooling or Synapses
     frame : Frame
         Shows the images of a run and notes its spikes.
     """
@@ -79,8 +80,8 @@ class SpikingNetwork:
         self.network.schedule = self.wiring.time_step
         self.groups: dict[str, NeuronGroup | PoissonGroup] = {name: input_neurons(spec, name) for name in INPUT_GROUPS}
         for population in spec.populations[1:]:
-            if population.kind == "relay":
-                self.groups[population.name] = relays(population)
+            if population.kind in UNTHRESHOLDED:
+                self.groups[population.name] = UNTHRESHOLDED[population.kind](population)
             else:
                 own, marks = models[population.name], synapses == "shared" and not open
                 self.groups[population.name] = spiking_neurons(population, own, reset, marks)
@@ -91,16 +92,19 @@ class SpikingNetwork:
     def __getitem__(self, name: str) -> NeuronGroup | PoissonGroup:
         return self.groups[name]
 
-    def _project(self, wire: Wire, weights: Mapping[str, np.ndarray] | None) -> SharedProjection | Synapses:
-        given = None
-        if weights is not None:
+    def _project(self, wire: Wire, weights: Mapping[str, np.ndarray] | None) -> TemplateRunner | Synapses:
+        given, pooling = None, wire.projection.kind == "window"
+        if weights is not None and not pooling:
             given = as_convolution(self.spec, wire.projection, weights.get(wire.projection.name))
         graded = self.spec[wire.projection.pre].kind == "relay"
         pre, post, when = self.groups[wire.pre], self.groups[wire.post], f"arrive_{wire.post}"
+        if self.synapses == "shared" and pooling:
+            return MaxPooling(pre, post, wire.geometry, when, wire.name)
         if self.synapses == "shared":
-            kernel = None if given is None or wire.geometry.identity else pack_kernel(given)
+            kernel = None if given is None or wire.geometry.identity else pack_kernel(given, wire.geometry.groups)
             return SharedProjection(
                 *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name)
             )
-        assert given is not None
-        return explicit_synapses(pre, post, wire.geometry, wire.sign * given, graded, when, wire.name)
+        signed = None if given is None else wire.sign * given
+        where = joined(self.spec, wire.projection)
+        return explicit_synapses(pre, post, wire.geometry, signed, where, graded, when, wire.name)

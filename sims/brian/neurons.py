@@ -9,7 +9,7 @@ from netspec.spec import NetSpec, Population
 from sims.brian.codeobjects import NumpyTemplates, TemplateRunner, is_standalone
 from sims.simulation.neuron_models import NeuronModel
 
-__all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "relays", "spiking_neurons"]
+__all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "max_pooling", "relays", "spiking_neurons"]
 
 EQUATIONS = """
 v_th : 1 (constant)            # firing threshold
@@ -24,6 +24,11 @@ alike : integer (shared)       # whether they are all the same
 """
 RELAY_EQUATIONS = """
 v : 1                          # the synaptic input of this step
+"""
+POOLING_EQUATIONS = """
+v : 1                          # 1 where the largest spike count of the window has risen in this step
+spike_value : 1 (constant)     # as of the neurons before
+spike_count : integer          # in this presentation: the largest of the window
 """
 TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "spike_value", "peak", "lowest"), np.float32)
 TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
@@ -56,6 +61,19 @@ def relays(population: Population) -> NeuronGroup:
     group = NeuronGroup(population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", name=name, dtype=TYPES)
     group.set_event_schedule("spike", when=f"fire_{name}")
     group.resetter["spike"].when = "resets"  # only when its value has crossed all its projections
+    return group
+
+
+def max_pooling(population: Population) -> NeuronGroup:
+    """A population that fires when the largest spike count of its window rises (:class:`MaxPooling` finds out)."""
+    name = population.name
+    group = NeuronGroup(
+        population.size, POOLING_EQUATIONS, threshold="v > 0", reset="v = 0\nspike_count += 1", name=name, dtype=TYPES
+    )
+    group.set_event_schedule("spike", when=f"fire_{name}")
+    group.resetter["spike"].when = f"reset_{name}"
+    if not is_standalone():
+        group.spike_value = 1
     return group
 
 

@@ -35,7 +35,9 @@ def packed_weights(wiring: Wiring, weights: Mapping[str, np.ndarray]) -> np.ndar
     spec, packed = wiring.spec, np.zeros(wiring.offsets[""], dtype=np.float32)
     for projection in spec.projections:
         if projection.weighted:
-            kernel = pack_kernel(as_convolution(spec, projection, weights[projection.name]))
+            kernel = pack_kernel(
+                as_convolution(spec, projection, weights[projection.name]), Geometry.of(spec, projection).groups
+            )
             packed[wiring.offsets[projection.name] :][: kernel.size] = kernel
     return packed.astype(np.float16) if fit_half(weights) else packed
 

@@ -187,5 +187,5 @@ def as_geometry(
     )
     if min(height, width, post_channels) < 1:
         raise UserError(f"nothing is left of {shape[0]} x {shape[1]} places by this kernel, stride, padding and pool")
-    sides = (kernel_height, kernel_width, stride, padding, pool)
+    sides = (kernel_height, kernel_width, stride, stride, padding, padding, pool)
     return Geometry(*shape, height, width, post_channels, *sides, identity=False, groups=groups), kernel

@@ -168,9 +168,10 @@ class StandaloneSimulator:
             arguments += [f"{name}.lowest={float(finite.min())!r}", f"{name}.alike={int(finite.min() == finite.max())}"]
             place = repr(float(finite)) if finite.ndim == 0 else written(results / f"thresholds_{name}.f32", finite)
             arguments.append(f"{name}.v_th={place}")
-            worth = given.spike_values.get(name)
-            place = "1" if worth is None else str(written(results / f"values_{name}.f32", worth))
-            arguments.append(f"{name}.spike_value={place}")
+        for population in self.spec.emitting:
+            worth = given.spike_values.get(population.name)
+            place = "1" if worth is None else str(written(results / f"values_{population.name}.f32", worth))
+            arguments.append(f"{population.name}.spike_value={place}")
         for name, model in self.models.items():
             arguments += [f"{name}.{parameter}={value!r}" for parameter, value in model.parameters.items()]
         arguments += [f"{name}.measured=1" for name in given.measured]

@@ -12,7 +12,7 @@ from netspec.spec import NetSpec
 from sims.brian.codeobjects import TemplateRunner, is_standalone
 from sims.simulation.geometry import Geometry, connections
 
-__all__ = ["SharedProjection", "check_memory", "explicit_synapses"]
+__all__ = ["MaxPooling", "SharedProjection", "check_memory", "explicit_synapses"]
 
 INNER_LOOPS = str(Path(__file__).parent / "include" / "inner_loops.h")
 EXPLICIT_BYTES = 64  # of a connection while stock synapses are made: indices, weight, and copies of them
@@ -104,18 +104,53 @@ class SharedProjection(TemplateRunner):
             self.needed_variables.append("kernel")
 
 
+class MaxPooling(TemplateRunner):
+    """Each spike whose neuron's count exceeds that of a window it is in sets ``v`` of the window's neuron to 1.
+
+    So neurons of ``post`` fire when the largest count of their window rises: by one at most in a step, as the counts
+    do, so that their own count is that maximum (Li and Zeng 2022, arXiv:2204.13271).
+
+    Parameters
+    ----------
+    pre, post : Group
+        With ``spike_count``.
+    geometry : Geometry
+    when, name
+        As for every Brian2 object.
+    """
+
+    def __init__(self, pre: Group, post: Group, geometry: Geometry, when: str, name: str) -> None:
+        references = {"_pre_spikes": (pre, "_spikespace"), "_pre_count": (pre, "spike_count")}
+        references |= {"_post_count": (post, "spike_count"), "_post_v": (post, "v")}
+        TemplateRunner.__init__(self, post, "max_pooling", when, name, (), references, {"g": asdict(geometry)})
+
+
 def explicit_synapses(
-    pre: Group, post: Group, geometry: Geometry, weights: np.ndarray, graded: bool, when: str, name: str
+    pre: Group,
+    post: Group,
+    geometry: Geometry,
+    weights: np.ndarray | None,
+    where: np.ndarray | None,
+    graded: bool,
+    when: str,
+    name: str,
 ) -> Synapses:
-    """A stock ``Synapses`` with a weight ``w`` for each connection of the projection."""
+    """A stock ``Synapses`` with a weight ``w`` for each connection of the projection; without weights max pooling.
+
+    ``weights`` and ``where`` are as for ``connections``.
+    """
     factor = " * v_pre" if graded else " * spike_value_pre" if "spike_value" in pre.variables else ""
-    synapses = Synapses(
-        pre, post, "w : 1 (constant)", on_pre=f"v_post += w{factor}", delay=0 * ms, dtype={"w": np.float32}, name=name
-    )
-    i, j, w = connections(geometry, weights)
+    model, effect = "w : 1 (constant)", f"v_post += w{factor}"
+    if weights is None:
+        model, effect = "", "v_post += int(spike_count_pre > spike_count_post)"
+    synapses = Synapses(pre, post, model, on_pre=effect, delay=0 * ms, dtype={"w": np.float32}, name=name)
+    if weights is None:
+        weights = np.ones((geometry.channels, 1, *geometry.kernel), np.float32)
+    i, j, w = connections(geometry, weights, where)
     if len(i):
         synapses.connect(i=i, j=j)
-        synapses.w = w
+        if model:
+            synapses.w = w
     else:  # padding and stride can leave nothing
         synapses.connect(False)
     synapses.pre.when = when

@@ -21,7 +21,7 @@ __all__ = ["activations_of", "from_activations", "positive_percentile"]
 
 def activations_of(network: Checkpoint, x: np.ndarray) -> dict[str, Tensor]:
     """Activations of the ANN for encoded images, (images, channels, height, width) for each population."""
-    ann, parts = ANN.from_weights(network.spec, network.weights), []
+    ann, parts = ANN.of(network), []
     for part in np.array_split(x, max(1, len(x) // 64)):
         parts.append(ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -6,21 +6,20 @@ import numpy as np
 import torch
 
 from netspec.ann import ANN
+from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
-from netspec.spec import NetSpec
 from netspec.thresholds import arriving_value
 
 __all__ = ["ann_norm"]
 
 
 def ann_norm(
-    spec: NetSpec,
-    weights: Mapping[str, np.ndarray],
+    network: Checkpoint,
     x: np.ndarray,
     percentile: float = 100,
     known: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Thresholds from the largest ReLU activations of the ANN.
+    """Thresholds from the largest activations of the ANN: ratios of them, or themselves if it has biases.
 
     A spike of layer l - 1 stands for the activation lambda(l - 1), so that with unscaled weights
     v_th(l) = lambda(l) / lambda(l - 1); for the input lambda is 1. A spike of a population whose threshold is
@@ -38,9 +37,9 @@ def ann_norm(
     Raises
     ------
     UserError
-        If the spikes that meet at a junction stand for different activations, or a layer is silent.
+        If the spikes that meet at a junction stand for different activations (ratios alone), or a layer is silent.
     """
-    ann = ANN.from_weights(spec, weights)
+    ann, spec = ANN.of(network), network.spec
     highest: dict[str, torch.Tensor] = {}
     for part in np.array_split(x, max(1, len(x) // 64)):
         for name, values in ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())).items():
@@ -50,12 +49,12 @@ def ann_norm(
     thresholds = {}
     for population in spec.populations[1:]:
         name = population.name
-        arriving = arriving_value(spec, spike, name)
+        arriving = 1.0 if network.biases else arriving_value(spec, spike, name)
         if np.isnan(arriving):
             raise UserError(
                 f"the spikes that meet in {name} stand for different activations; use unit thresholds or spike-norm"
             )
-        if population.kind == "relay":
+        if population.kind != "if":
             spike[name] = arriving
             continue
         largest = float(np.percentile(highest[name].numpy(), percentile))

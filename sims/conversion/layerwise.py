@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.spec import NetSpec, Population
+from netspec.ann import largest
+from netspec.checkpoint import Checkpoint
+from netspec.spec import Population
 from sims.simulation.arriving import arriving, kernel
 
 __all__ = ["Layer", "fire", "layer_by_layer"]
@@ -27,7 +29,7 @@ class Layer:
     ----------
     population : Population
     arriving : torch.Tensor
-        Synaptic input of each step, constant input included: (steps, images, channels, height, width).
+        Synaptic input of each step, the bias included: (steps, images, channels, height, width).
     activation : torch.Tensor
         What the ANN has in its place, (images, channels, height, width), at least 0.
     threshold, initial, constant : torch.Tensor
@@ -54,8 +56,7 @@ def fire(arriving: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
 
 @torch.no_grad()
 def layer_by_layer(
-    spec: NetSpec,
-    weights: Mapping[str, np.ndarray],
+    network: Checkpoint,
     x: np.ndarray,
     steps: int,
     activations: Mapping[str, Tensor],
@@ -65,7 +66,7 @@ def layer_by_layer(
 
     Parameters
     ----------
-    spec, weights
+    network : Checkpoint
     x : numpy.ndarray
         Encoded images, (images, height, width, channels).
     steps : int
@@ -83,6 +84,7 @@ def layer_by_layer(
     potential : torch.Tensor
         Of the output, which does not fire, after each step: (steps, images, classes).
     """
+    spec, weights = network.spec, network.weights
     image = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
     sent: dict[str, Tensor] = {spec.input.name: image[None]}  # (steps or 1, images, ...), in activations
     values: dict[str, Tensor] = {}  # by which spikes are multiplied
@@ -90,7 +92,7 @@ def layer_by_layer(
     total = torch.zeros(())
     for number, population in enumerate(spec.populations[1:], 1):
         total = torch.zeros(())
-        for projection in spec.incoming(population.name):
+        for projection in spec.incoming(population.name) if population.kind != "max" else ():
             weight, source = kernel(spec, projection, weights), sent[projection.pre]
             flat = source.flatten(0, 1)
             parts = []
@@ -98,8 +100,17 @@ def layer_by_layer(
                 given = part * values[projection.pre] if projection.pre in values else part
                 parts.append(arriving(spec, projection, weight, given.float()))
             total = total + torch.cat(parts).unflatten(0, source.shape[:2])
+        if population.name in network.biases:
+            bias = torch.from_numpy(np.broadcast_to(network.biases[population.name], population.shape).copy())
+            total = total + bias.permute(2, 0, 1)
         total = total.expand(steps, *total.shape[1:])
-        if population.kind == "if" and population is not spec.output:
+        if population.kind == "max":
+            (projection,) = spec.incoming(population.name)
+            trains = sent[projection.pre]
+            peaks = torch.stack([largest(projection, counts.float()) for counts in trains.cumsum(0)])
+            sent[population.name] = torch.diff(peaks, dim=0, prepend=torch.zeros_like(peaks[:1])).bool()
+            values[population.name] = values[projection.pre]
+        elif population.kind == "if" and population is not spec.output:
             none = torch.zeros(())
             layer = Layer(population, total, activations[population.name].clamp(min=0), torch.ones(()), none, none)
             decide(layer)

@@ -85,14 +85,18 @@ def search(
         if progress:
             progress(name)
 
-    layers, _ = layer_by_layer(network.spec, network.weights, x, steps, activations_of(network, x), decide)
+    layers, _ = layer_by_layer(network, x, steps, activations_of(network, x), decide)
     thresholds = {name: numbers(layer.threshold, layer) for name, layer in layers.items()}
     note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction, "initial": initial}
+    constant = dict(network.biases)
+    for name, layer in layers.items():
+        if layer.constant.any():
+            constant[name] = np.asarray(constant.get(name, 0) + numbers(layer.constant, layer), dtype=np.float32)
     return Conversion.in_activations(
         network,
         "search",
         thresholds,
-        constant={name: numbers(layer.constant, layer) for name, layer in layers.items() if layer.constant.any()},
+        constant=constant,
         initial={name: numbers(layer.initial, layer) for name, layer in layers.items()},
         percentile=100.0 if percentile is None else percentile,
         steps=steps,

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
+from netspec.conversion import pooled_values
 from netspec.errors import UserError
 from sims.simulation.run_input import RunInput, Simulator
 
@@ -21,6 +23,7 @@ def spike_norm(
     workers: int = 1,
     finished: Callable[[str, float], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    biases: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Set each population's threshold to the largest synaptic input that it receives in the spiking network.
 
@@ -48,6 +51,9 @@ def spike_norm(
         Called with each population's name and threshold.
     progress : callable, optional
         Called with the number of steps simulated since the last call.
+    biases : mapping of str to numpy.ndarray, optional
+        Of a network that has some. They are constant input, which counts as synaptic input here, and thresholds are
+        activations, by which spikes multiply weights; else thresholds are ratios.
 
     Returns
     -------
@@ -68,7 +74,9 @@ def spike_norm(
             continue
 
         def measure(part: np.ndarray, name: str = name) -> np.ndarray:
-            given = RunInput(x[part], dict(thresholds), steps, seed, ids=part, measured=(name,))
+            values = pooled_values(simulator.spec, thresholds) if biases else {}
+            told: dict[str, Any] = {"ids": part, "measured": (name,), "constant": biases or {}, "spike_values": values}
+            given = RunInput(x[part], dict(thresholds), steps, seed, **told)
             return simulator.run(given, progress).peaks[name]
 
         if len(parts) == 1:

@@ -69,7 +69,7 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) 
         row |= {"mac_per_image": macs, "ac_mac_ratio": table["ac"].mean() / macs}
         if case.setting.coding == "current":
             row["mac_current_per_image"], row["ac_current_per_image"] = constant_operations(spec, case.steps)
-        for population in (spec.input, *spec.spiking):
+        for population in (spec.input, *spec.emitting):
             row[f"spikes_per_neuron_{population.name}"] = table[f"spikes_{population.name}"].mean() / population.size
         rows.append(row)
     groups = pd.DataFrame(rows).groupby([*KEYS, "steps"], sort=False)

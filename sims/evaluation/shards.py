@@ -193,7 +193,7 @@ def table_of(recording: Recording, case: Case, ids: np.ndarray) -> pd.DataFrame:
     columns: dict[str, Any] = {"image": ids}
     for step in case.reported:
         columns[f"snn_{step}"] = recording.predictions(step).astype(np.int16)
-    for population in (spec.input, *spec.spiking):
+    for population in (spec.input, *spec.emitting):
         columns[f"spikes_{population.name}"] = recording.spike_counts(population.name).sum(
             axis=(1, 2, 3), dtype=np.int64
         )

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netspec.spec import NetSpec, Projection
+from netspec.ann import padded
+from netspec.spec import NetSpec, Projection, both
 from sims.simulation.geometry import Geometry, as_convolution
 from sims.simulation.run_input import RunInput
 
@@ -21,14 +22,19 @@ def kernel(spec: NetSpec, projection: Projection, weights: Mapping[str, np.ndarr
 
 
 def arriving(spec: NetSpec, projection: Projection, weight: Tensor, values: Tensor) -> Tensor:
-    """Sum of weights times ``values`` (presentations, channels, height, width) for each neuron of post, likewise."""
+    """Sum of weights times ``values`` (presentations, channels, height, width) for each neuron of post, likewise.
+
+    ``weight`` is as of :func:`kernel`: dilation and choice of channels are in it.
+    """
     if projection.pool > 1:
         values = F.avg_pool2d(values, projection.pool, divisor_override=1)
+    groups = 1 if projection.channels else projection.groups
     if projection.kind == "dense":  # a convolution whose kernel covers everything
         height, width, channels = spec[projection.post].shape
         flat = F.conv2d(values, weight).flatten(1)
         return flat.view(-1, height, width, channels).permute(0, 3, 1, 2)
-    return F.conv2d(values, weight, stride=projection.stride, padding=projection.padding)
+    values, padding = padded(projection, values)
+    return F.conv2d(values, weight, None, both(projection.stride), padding, groups=groups)
 
 
 def neurons(values: Tensor) -> np.ndarray:

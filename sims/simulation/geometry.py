@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netspec.spec import NetSpec, Projection
+from netspec.spec import NetSpec, Projection, both, sides
 
-__all__ = ["Geometry", "as_convolution", "connections"]
+__all__ = ["Geometry", "as_convolution", "connections", "joined"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Geometry:
     height, width, channels : int
         Of pre, before pooling.
     post_height, post_width, post_channels : int
-    kernel_height, kernel_width, stride, padding, pool : int
+    kernel_height, kernel_width, stride_y, stride_x, top, left, pool : int
+        Padding is what lies above and left of pre; what is needed below and right follows from the size of post.
     identity : bool
         Weight 1 / pool**2 from each channel to its like, no kernel.
     groups : int
@@ -38,8 +39,10 @@ class Geometry:
     post_channels: int
     kernel_height: int
     kernel_width: int
-    stride: int
-    padding: int
+    stride_y: int
+    stride_x: int
+    top: int
+    left: int
     pool: int
     identity: bool
     groups: int = 1
@@ -48,7 +51,7 @@ class Geometry:
     def of(cls, spec: NetSpec, projection: Projection) -> Geometry:
         height, width, channels = spec[projection.pre].shape
         post = spec[projection.post]
-        kernel: tuple[int, int] = (projection.kernel, projection.kernel)
+        kernel = projection.reach
         post_shape = post.shape
         if projection.kind == "dense":
             kernel = (height // projection.pool, width // projection.pool)
@@ -57,16 +60,22 @@ class Geometry:
             *(height, width, channels),
             *post_shape,
             *kernel,
-            stride=projection.stride,
-            padding=projection.padding,
+            *both(projection.stride),
+            *sides(projection.padding)[:2],
             pool=projection.pool,
-            identity=projection.kind == "identity",
+            identity=not projection.weighted,
+            groups=1 if projection.channels else projection.groups,
         )
 
     @property
     def scale(self) -> float:
         """What average pooling leaves of a spike, exactly as a float32."""
         return float(np.float32(1 / self.pool**2))
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.kernel_height, self.kernel_width
 
     @property
     def kernel_size(self) -> int:
@@ -86,17 +95,41 @@ class Geometry:
 
 
 def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
-    """A projection's weights ``[c_post][c_pre][ky][kx]``, float32; without weights those of an identity."""
+    """A projection's weights ``[c_post][c_pre / groups][ky][kx]``, float32; without weights those of an identity.
+
+    With 0 in the places that dilation leaves out, and for channels of pre at which the projection does not begin.
+    """
     geometry = Geometry.of(spec, projection)
+    channels = len(projection.channels) or geometry.channels
     if weights is None:
-        weights = np.eye(geometry.post_channels, geometry.channels, dtype=np.float32)[:, :, None, None]
+        weights = np.eye(geometry.post_channels, channels)[:, :, None, None]
     elif projection.kind == "dense":
-        shape = (geometry.post_channels, geometry.kernel_height, geometry.kernel_width, geometry.channels)
+        shape = (geometry.post_channels, geometry.kernel_height, geometry.kernel_width, channels)
         weights = weights.reshape(shape).transpose(0, 3, 1, 2)
+    elif projection.dilation != 1:
+        (y, x), apart = both(projection.dilation), weights
+        weights = np.zeros((*apart.shape[:2], *projection.reach))
+        weights[:, :, ::y, ::x] = apart
+    if projection.channels:
+        chosen, within = weights, weights.shape[1]  # channels of a group
+        weights = np.zeros((geometry.post_channels, geometry.channels, *weights.shape[2:]))
+        for rows in np.split(np.arange(geometry.post_channels), projection.groups):
+            group = rows[0] * projection.groups // geometry.post_channels
+            of_pre = list(projection.channels[group * within : (group + 1) * within])
+            weights[rows[:, None], of_pre] = chosen[rows]
     return weights.astype(np.float32)
 
 
-def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def joined(spec: NetSpec, projection: Projection) -> np.ndarray | None:
+    """Where as_convolution() has weights of connections, bool, of its shape; None if that is everywhere."""
+    if projection.dilation == 1 and not projection.channels:
+        return None
+    return as_convolution(spec, projection, np.ones(spec.weight_shape(projection))) != 0
+
+
+def connections(
+    geometry: Geometry, weights: np.ndarray, where: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every connection of a projection, for stock ``Synapses``.
 
     Parameters
@@ -104,6 +137,8 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     geometry : Geometry
     weights : numpy.ndarray
         ``[c_post][c_pre / groups][ky][kx]``, as of :func:`as_convolution`.
+    where : numpy.ndarray, optional
+        Which of them are of connections, as of :func:`joined`.
 
     Returns
     -------
@@ -113,8 +148,8 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
         What a spike along the connection adds, of the weights' type.
     """
     g = geometry
-    y_pairs = _pairs(g.height, g.post_height, g.kernel_height, g)
-    x_pairs = _pairs(g.width, g.post_width, g.kernel_width, g)
+    y_pairs = _pairs(g.height, g.post_height, g.kernel_height, g.stride_y, g.top, g.pool)
+    x_pairs = _pairs(g.width, g.post_width, g.kernel_width, g.stride_x, g.left, g.pool)
     if g.identity:
         c_pre = c_post = np.arange(g.channels)
     else:
@@ -125,13 +160,15 @@ def connections(geometry: Geometry, weights: np.ndarray) -> tuple[np.ndarray, np
     x, column, kx = x_pairs[ix].T
     pre = (y * g.width + x) * g.channels + c_pre[ic]
     post = (row * g.post_width + column) * g.post_channels + c_post[ic]
-    weight = weights[c_post[ic], c_pre[ic] % weights.shape[1], ky, kx] * weights.dtype.type(g.scale)
-    return pre.astype(np.int32), post.astype(np.int32), weight
+    place = (c_post[ic], c_pre[ic] % weights.shape[1], ky, kx)
+    weight = weights[place] * weights.dtype.type(g.scale)
+    chosen = slice(None) if where is None else where[place]
+    return pre.astype(np.int32)[chosen], post.astype(np.int32)[chosen], weight[chosen]
 
 
-def _pairs(size: int, post_size: int, kernel: int, geometry: Geometry) -> np.ndarray:
+def _pairs(size: int, post_size: int, kernel: int, stride: int, padding: int, pool: int) -> np.ndarray:
     """Along one axis: all (position in pre, position in post, position in the kernel), shape (n, 3)."""
     position, out = (index.ravel() for index in np.indices((size, post_size)))
-    k = position // geometry.pool + geometry.padding - out * geometry.stride
+    k = position // pool + padding - out * stride
     inside = (k >= 0) & (k < kernel)
     return np.stack([position, out, k], axis=1)[inside]

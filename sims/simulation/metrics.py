@@ -95,9 +95,9 @@ def _rank(recording: Recording, label: np.ndarray, step: int) -> np.ndarray:
 def driven_by_spikes(spec: NetSpec) -> tuple[Projection, ...]:
     """The projections that IF neurons drive: "only ReLU/IF spiking neuron activations" (section 7.4).
 
-    Those of the input are left out, and those of relays, which pass graded values on.
+    Those of the input are left out, and those of relays, which pass graded values on; max pooling's are there.
     """
-    return tuple(projection for projection in spec.projections if spec[projection.pre].kind == "if")
+    return tuple(projection for projection in spec.projections if spec[projection.pre] in spec.emitting)
 
 
 def ac_operations(recording: Recording, projections: Sequence[Projection] | None = None) -> np.ndarray:

@@ -91,7 +91,7 @@ class Recording:
 
     def spikes_per_neuron(self) -> dict[str, float]:
         """Mean number of spikes of a neuron in a presentation, for each population that spikes."""
-        names = [self.spec.input.name, *(population.name for population in self.spec.spiking)]
+        names = [self.spec.input.name, *(population.name for population in self.spec.emitting)]
         return {name: float(self.spike_counts(name).mean()) for name in names}
 
     def synaptic_operations(self, projection: Projection) -> np.ndarray:

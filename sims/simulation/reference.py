@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.ann import largest
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.simulation.arriving import arriving, constant_input, kernel, neurons
@@ -56,7 +57,9 @@ class ReferenceSimulator:
             known = MODELS.get(chosen.name)
             if known is None or replace(chosen, parameters=known.parameters) != known:
                 raise UserError(f"the reference knows the neuron models {', '.join(MODELS)}, not {chosen.name}")
-        self.weights = {p.name: kernel(spec, p, weights).to(self.device) for p in spec.projections}
+        self.weights = {
+            p.name: kernel(spec, p, weights).to(self.device) for p in spec.projections if p.kind != "window"
+        }
 
     @torch.no_grad()
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
@@ -85,6 +88,10 @@ class ReferenceSimulator:
             spikes = {spec.input.name: signed.sum(0)}
             for population in spec.populations[1:]:
                 name = population.name
+                if population.kind == "max":
+                    groups[name] = self._rises(name, counts, groups)
+                    spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
+                    continue
                 parts = [arriving(spec, p, self.weights[p.name], spikes[p.pre]) for p in spec.incoming(name)]
                 if name in constant:
                     parts.append(constant[name].expand_as(parts[0]))
@@ -116,6 +123,11 @@ class ReferenceSimulator:
             {name: neurons(peak[None])[0] for name, peak in peaks.items()},
             given.describe(),
         )
+
+    def _rises(self, name: str, counts: State, groups: State) -> Tensor:
+        """Spikes of max pooling: where the largest count of the window, this step's spikes included, is a new one."""
+        (projection,) = self.spec.incoming(name)
+        return largest(projection, counts[projection.pre] + groups[projection.pre]) - counts[name]
 
     def _step(self, name: str, state: State, arriving: Tensor, threshold: Tensor) -> Tensor:
         """A neuron's step, as in :mod:`sims.simulation.neuron_models`; returns its spikes."""

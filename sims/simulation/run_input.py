@@ -112,7 +112,7 @@ class RunInput:
         if len(x) * self.steps >= 2**31:
             raise UserError(f"{len(x)} presentations of {self.steps} steps are too many for one run; split the images")
         for name in self.rasters:
-            if name not in INPUT_GROUPS and spec[name].kind != "if":
+            if name not in INPUT_GROUPS and spec[name] not in spec.emitting:
                 raise UserError(
                     f"{name} does not spike; a raster shows {', '.join(INPUT_GROUPS)} or a spiking population"
                 )
@@ -194,9 +194,9 @@ def per_neuron(given: Any, population: Population, what: str) -> np.ndarray:
 
 
 def all_per_neuron(given: Mapping[str, Any], spec: NetSpec, what: str) -> dict[str, np.ndarray]:
-    """Flat numbers of the neurons of spiking populations."""
+    """Flat numbers of the neurons of spiking populations; spike values are of max pooling, too."""
     for name in given:
-        if spec[name].kind != "if":
+        if spec[name] not in (spec.emitting if what == "spike value" else spec.spiking):
             raise UserError(f"{name} has no {what}; only spiking populations have")
     return {name: per_neuron(value, spec[name], what).ravel() for name, value in given.items()}
 

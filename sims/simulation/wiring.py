@@ -39,7 +39,9 @@ class Wire:
 
     @property
     def name(self) -> str:
-        return f"{self.pre}_to_{self.post}"
+        if self.pre not in INPUT_GROUPS:
+            return self.projection.name
+        return f"{self.pre}_{self.projection.label}" if self.projection.label else f"{self.pre}_to_{self.post}"
 
     @property
     def sign(self) -> int:
@@ -84,9 +86,9 @@ class Wiring:
 
 
 def counted_groups(spec: NetSpec) -> dict[str, int]:
-    """Names and sizes of the groups whose spikes are counted, in order: ON, OFF, the spiking populations."""
+    """Names and sizes of the groups whose spikes are counted, in order: ON, OFF, the populations that send spikes."""
     sizes = dict.fromkeys(INPUT_GROUPS, spec.input.size)
-    return sizes | {population.name: population.size for population in spec.spiking}
+    return sizes | {population.name: population.size for population in spec.emitting}
 
 
 def group_shape(spec: NetSpec, name: str) -> tuple[int, int, int]:

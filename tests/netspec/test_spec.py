@@ -41,7 +41,7 @@ def net(populations=(INPUT, HIDDEN, OUTPUT), projections=(CONV, DENSE)) -> NetSp
         ),
         ({"shape": (4, 6)}, "hidden: shape (4, 6) is not (height, width, channels), each at least 1"),
         ({"shape": (4, 0, 3)}, "hidden: shape (4, 0, 3) is not (height, width, channels), each at least 1"),
-        ({"kind": "lif"}, "hidden: kind 'lif' is none of ('input', 'if', 'relay')"),
+        ({"kind": "lif"}, "hidden: kind 'lif' is none of ('input', 'if', 'relay', 'max')"),
         ({"dropout": -0.1}, "hidden: dropout -0.1 is not in [0, 1)"),
         ({"dropout": 1.0}, "hidden: dropout 1.0 is not in [0, 1)"),
         ({"dropout": float("nan")}, "hidden: dropout nan is not in [0, 1)"),
@@ -55,7 +55,7 @@ def test_population_says_what_does_not_fit(change, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "sparse"}, "a_to_b: kind 'sparse' is none of ('conv', 'dense', 'identity')"),
+        ({"kind": "sparse"}, "a_to_b: kind 'sparse' is none of ('conv', 'dense', 'identity', 'window')"),
         ({"kernel": 0}, "a_to_b: kernel, stride and pool must be at least 1, padding at least 0"),
         ({"stride": 0}, "a_to_b: kernel, stride and pool must be at least 1, padding at least 0"),
         ({"pool": 0}, "a_to_b: kernel, stride and pool must be at least 1, padding at least 0"),
@@ -84,7 +84,7 @@ ENDS = "net: the first population, and no other, is the input; the last one is '
         ({"populations": (INPUT, HIDDEN, replace(OUTPUT, kind="relay"))}, ENDS),
         (
             {"projections": (CONV, replace(CONV, kernel=1, padding=0), DENSE)},
-            "net: two projections join the same populations",
+            "net: two projections join the same populations, or have the same name",
         ),
         (
             {

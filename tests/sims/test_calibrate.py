@@ -160,7 +160,7 @@ def test_command_normalises_by_the_ann(tiny, tmp_path):
     out, arguments = tmp_path / "thresholds.json", ("--method", "ann-norm", "--percentile", 80)
     assert run_calibrate(tiny, *FEW, *arguments, "--out", out).status == 0
     checkpoint = load_checkpoint(tiny)
-    assert values(out) == ann_norm(checkpoint.spec, checkpoint.weights, chosen(), 80)
+    assert values(out) == ann_norm(checkpoint, chosen(), 80)
     thresholds = load_thresholds(out, checkpoint)
     assert (thresholds.method, thresholds.percentile, thresholds.steps) == ("ann-norm", 80, 0)
 
@@ -171,7 +171,7 @@ def test_command_normalises_by_the_ann(tiny, tmp_path):
 def interrupt(monkeypatch, after: int) -> None:
     """Ctrl-C when so many layers are finished."""
 
-    def interrupted(simulator, x, steps, seed, percentile, known, workers, finished, progress):
+    def interrupted(simulator, x, steps, seed, percentile, known, workers, finished, progress, biases):
         layers = []
 
         def stop(name: str, value: float) -> None:
@@ -180,7 +180,7 @@ def interrupt(monkeypatch, after: int) -> None:
             if len(layers) == after:
                 raise KeyboardInterrupt
 
-        return spike_norm(simulator, x, steps, seed, percentile, known, workers, stop, progress)
+        return spike_norm(simulator, x, steps, seed, percentile, known, workers, stop, progress, biases)
 
     monkeypatch.setattr(calibrate, "spike_norm", interrupted)
 

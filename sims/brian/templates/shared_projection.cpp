@@ -29,11 +29,11 @@
     for (int32_t s = 0; s < n_spikes; s++) {
         const int32_t i = {{spikes}}[s];
         const int c = i % {{g.channels}};
-        const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
-        const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.padding}};
-        if (x % {{g.stride}} || y % {{g.stride}}) continue;
+        const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.left}};
+        const int y = i / {{g.channels * g.width}} / {{g.pool}} + {{g.top}};
+        if (x % {{g.stride_x}} || y % {{g.stride_y}}) continue;
         const float weight = {{scale}}{% if value %} * {{value}}[i]{% endif %}{% if g.graded %} * {{get_array_name(variables['_pre_v'])}}[i]{% endif %};
-        const int pixel = y / {{g.stride}} * {{g.post_width}} + x / {{g.stride}};
+        const int pixel = y / {{g.stride_y}} * {{g.post_width}} + x / {{g.stride_x}};
         const bool reaches = (potentials[pixel * {{g.post_channels}} + c] += weight) >= threshold;
         {% if g.marks %}
         for (int k = 0; k < {{g.marks}}; k++) reached[pixel * {{g.marks}} + k] |= reaches;
@@ -53,7 +53,7 @@
     for (int32_t s = 0; s < n_spikes; s++) {
         const int32_t i = {{spikes}}[s];
         const int c = i % {{g.channels}};
-        const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.padding}};
+        const int x = (i / {{g.channels}}) % {{g.width}} / {{g.pool}} + {{g.left}};
         first[i / {{g.channels}} + 1]++;
         offset[s] = (c * {{g.kernel_height * g.kernel_width}} + x) * {{g.row}};
     }
@@ -72,11 +72,11 @@
     {% endif %}
     int32_t n = 0, target = 0;
     for (int row = 0; row < {{g.post_height}}; row++) {
-        const int y_kernel = row * {{g.stride}} - {{g.padding}};
+        const int y_kernel = row * {{g.stride_y}} - {{g.top}};
         const int top = std::min(std::max(y_kernel, 0) * {{g.pool}}, {{g.height}});
         const int bottom = std::max(std::min((y_kernel + {{g.kernel_height}}) * {{g.pool}}, {{g.height}}), top);
         for (int column = 0; column < {{g.post_width}}; column++) {
-            const int x_kernel = column * {{g.stride}} - {{g.padding}};
+            const int x_kernel = column * {{g.stride_x}} - {{g.left}};
             const int left = std::min(std::max(x_kernel, 0) * {{g.pool}}, {{g.width}});
             const int right = std::max(std::min((x_kernel + {{g.kernel_width}}) * {{g.pool}}, {{g.width}}), left);
             for (int y = top; y < bottom; y++) {
@@ -85,7 +85,7 @@
                 for (int32_t s = begin; s < end; s++) graded[n + s - begin] = {{get_array_name(variables['_pre_v'])}}[{{spikes}}[s]];
                 {% endif %}
                 const int ky = y / {{g.pool}} - y_kernel;
-                const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride}}) * {{g.row}};
+                const int32_t shift = (ky * {{g.kernel_width}} - column * {{g.stride_x}}) * {{g.row}};
                 vectors::copy_shifted(rows + n, offset + begin, end - begin, shift);
                 n += end - begin;
             }

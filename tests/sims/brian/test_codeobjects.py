@@ -15,7 +15,7 @@ def test_what_cython_cannot_compile_is_told(monkeypatch, capfd):
     prefs.codegen.target = "cython"
     try:
         pre, post = SpikeGeneratorGroup(2, [0], [0] * ms), NeuronGroup(3, "v : integer")
-        geometry = Geometry(1, 1, 2, 1, 1, 3, 1, 1, 1, 0, 1, False)
+        geometry = Geometry(1, 1, 2, 1, 1, 3, 1, 1, 1, 1, 0, 0, 1, False)
         projection = SharedProjection(pre, post, geometry, np.ones(6, np.float32))
         assert issubclass(projection.codeobj_class, CythonTemplates) and isinstance(projection, BrianObject)
         with pytest.raises(Exception, match="Error encountered with object named") as caught:

@@ -40,17 +40,17 @@ def test_numpy_fires_the_spikes_of_the_reference(simulator, network, synapses, r
     compare(simulator, network, "numpy", synapses, reset)
 
 
-@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize(("network", "reset"), [("garden", "zero"), ("garden", "subtract"), ("orchard", "subtract")])
 @pytest.mark.parametrize("runtime", ["cython", "standalone"])
-def test_compiled_shared_synapses_fire_the_spikes_of_the_reference(simulator, runtime, reset):
-    compare(simulator, "garden", runtime, "shared", reset)
+def test_compiled_shared_synapses_fire_the_spikes_of_the_reference(simulator, runtime, network, reset):
+    compare(simulator, network, runtime, "shared", reset)
 
 
 @pytest.mark.usefixtures("fast_compiler")  # five modules a projection, but of Brian2's own code
-@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize(("network", "reset"), [("sprout", "zero"), ("sprout", "subtract"), ("berry", "zero")])
 @pytest.mark.parametrize("runtime", ["cython", "standalone"])
-def test_compiled_explicit_synapses_fire_the_spikes_of_the_reference(simulator, runtime, reset):
-    compare(simulator, "sprout", runtime, "explicit", reset)
+def test_compiled_explicit_synapses_fire_the_spikes_of_the_reference(simulator, runtime, network, reset):
+    compare(simulator, network, runtime, "explicit", reset)
 
 
 def test_kernels_that_are_fetched_ahead_fire_the_spikes_of_the_reference(simulator):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from commands import tiny_checkpoint
 from networks import exact_weights, net, residual
 
+from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
 from netspec.spec import Projection
 from sims.conversion.ann_norm import ann_norm
@@ -38,7 +39,7 @@ def test_ann_norm_gives_ratios_of_successive_activations(percentile):
     for values in activations(x).values():
         scale.append(float(np.percentile(values.max(axis=0), percentile)))
     expected = [now / before for before, now in pairwise(scale)]
-    found = ann_norm(checkpoint.spec, checkpoint.weights, x, percentile)
+    found = ann_norm(checkpoint, x, percentile)
     assert list(found) == [population.name for population in checkpoint.spec.spiking]
     np.testing.assert_allclose(list(found.values()), expected, rtol=1e-6)
 
@@ -48,7 +49,7 @@ def test_spikes_that_meet_must_stand_for_the_same(junction):
     spec = residual(junction)
     x = np.full((2, *spec.input.shape), 0.5, dtype=np.float32)
     with pytest.raises(UserError, match="the spikes that meet in junction1 stand for different activations"):
-        ann_norm(spec, exact_weights(spec), x)
+        ann_norm(Checkpoint(spec, exact_weights(spec), 0, 1, range(5)), x)
 
 
 def test_relay_passes_the_scale_of_its_input_on():
@@ -61,4 +62,4 @@ def test_relay_passes_the_scale_of_its_input_on():
     x = np.array([0.5, 0.25, 0.25, 0.0], np.float32).reshape(1, 2, 2, 1)
     a = 3 * 0.5
     output = 0.25 * 3 * 5 * 2 * 3 * (0.5 + 0.25 + 0.25)
-    assert ann_norm(spec, weights, x) == {"a": a, "output": output / a}
+    assert ann_norm(Checkpoint(spec, weights, 0, 1, "ab"), x) == {"a": a, "output": output / a}

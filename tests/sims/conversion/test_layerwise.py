@@ -7,6 +7,7 @@ from commands import tiny_checkpoint
 from networks import case
 
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import pooled_values
 from netspec.data import samples
 from netspec.errors import UserError
 from sims.conversion.activations import activations_of, from_activations
@@ -23,7 +24,7 @@ def network() -> tuple[Checkpoint, np.ndarray]:
     return checkpoint, checkpoint.encode(samples().images[:6])
 
 
-@pytest.mark.parametrize("name", ["sprout", "residual-if", "residual-relay"])
+@pytest.mark.parametrize("name", ["sprout", "orchard", "residual-if", "residual-relay"])
 def test_layer_by_layer_is_step_by_step(name):
     spec, weights, usual = case(name)
     x = np.round(16 * usual.x) / 16  # exact in binary
@@ -39,11 +40,14 @@ def test_layer_by_layer_is_step_by_step(name):
         layer.constant = torch.tensor(constant[channels], dtype=torch.float32)[:, None, None]
         layer.initial = torch.tensor(initial[channels].transpose(2, 0, 1), dtype=torch.float32)
 
+    biases = {p.name: rng.integers(-8, 9, p.shape[2]) / 64 for p in spec.spiking[1:]}
+    network = Checkpoint(spec, weights, 0, 1, range(spec.output.size), biases=biases)
     nothing = {population.name: torch.zeros(1) for population in spec.populations}
-    _, potential = layer_by_layer(spec, weights, x, STEPS, nothing, decide)
+    _, potential = layer_by_layer(network, x, STEPS, nothing, decide)
     shown = RunInput(
         *(x, thresholds | {spec.output.name: np.inf}, STEPS),
-        coding="current", constant=constant, initial=initial, spike_values=thresholds,
+        coding="current", initial=initial, spike_values=pooled_values(spec, thresholds),
+        constant={p.name: constant.get(p.name, 0) + biases.get(p.name, 0) for p in spec.spiking},
     )  # fmt: skip
     expected = ReferenceSimulator(spec, weights, "subtract").run(shown)
     np.testing.assert_array_equal(potential.numpy().transpose(1, 0, 2), expected.output_v)
@@ -82,7 +86,7 @@ def test_search_takes_what_errs_least_in_the_first_layer():
     activation = activations_of(checkpoint, x)["conv1_1"].numpy()
     received = []
     layer_by_layer(
-        *(checkpoint.spec, checkpoint.weights, x, STEPS, activations_of(checkpoint, x)),
+        *(checkpoint, x, STEPS, activations_of(checkpoint, x)),
         lambda layer: received.append(layer.arriving.numpy().copy()),
     )
     positive = np.sort(activation[activation > 0])

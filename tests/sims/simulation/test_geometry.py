@@ -6,20 +6,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import connected, crossings, exact_weights, geometries, pair, specs
 
-from netspec.spec import NetSpec, Projection
-from sims.simulation.geometry import Geometry, as_convolution, connections
+from netspec.spec import NetSpec, Projection, both
+from sims.simulation.geometry import Geometry, as_convolution, connections, joined
 
 
 def matrix(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:
     """What a spike of each neuron of pre adds to each neuron of post; dense."""
     pre, post, p = spec[projection.pre].shape, spec[projection.post].shape, projection
     added = np.zeros((*pre, *post), dtype=np.float32)
+    chosen = list(p.channels) or list(range(pre[2]))
     for y, x, row, column, ky, kx in crossings(spec, p):
         if p.kind == "dense":
-            kernel = weights.reshape(*post, pre[0] // p.pool, pre[1] // p.pool, pre[2])[row, column, :, ky, kx].T
+            shape = (*post, pre[0] // p.pool, pre[1] // p.pool, len(chosen))
+            kernel = weights.reshape(shape)[row, column, :, ky, kx].T
+        elif p.kind == "conv":
+            kernel, within = np.zeros((len(chosen), post[2])), len(chosen) // p.groups
+            for k, out in np.ndindex(kernel.shape):
+                if k // within == out * p.groups // post[2]:
+                    kernel[k, out] = weights[out, k % within, ky // both(p.dilation)[0], kx // both(p.dilation)[1]]
         else:
-            kernel = weights[:, :, ky, kx].T if p.kind == "conv" else np.eye(pre[2], post[2])
-        added[y, x, :, row, column] = kernel / p.pool**2
+            kernel = np.eye(pre[2], post[2])
+        added[y, x, chosen, row, column] = kernel / p.pool**2
     return added.reshape(np.prod(pre), np.prod(post))
 
 
@@ -30,7 +37,9 @@ def test_connections_are_those_of_pooling_and_convolving_position_by_position(sp
     for projection in spec.projections:
         geometry = Geometry.of(spec, projection)
         given = weights.get(projection.name)
-        pre, post, w = connections(geometry, as_convolution(spec, projection, given))
+        if projection.kind == "window":
+            continue
+        pre, post, w = connections(geometry, as_convolution(spec, projection, given), joined(spec, projection))
         assert (pre.dtype, post.dtype, w.dtype) == (np.int32, np.int32, np.float32)
         added, number = matrix(spec, projection, given), connected(spec, projection)
         found, times = np.zeros_like(added), np.zeros(added.shape, dtype=int)
