@@ -268,6 +268,15 @@ class NetSpec:
         ends = {end for p in self.projections if p.residual or p.kind == "identity" for end in (p.pre, p.post)}
         return tuple(population for population in self.spiking if population.name in ends)
 
+    @property
+    def carrying_current(self) -> tuple[Projection, ...]:
+        """Along which a constant current goes: those of the input, and of relays that it reaches."""
+        reached = {self.input.name}
+        for population in self.populations:
+            if population.kind == "relay" and any(p.pre in reached for p in self.incoming(population.name)):
+                reached.add(population.name)
+        return tuple(projection for projection in self.projections if projection.pre in reached)
+
     def incoming(self, name: str) -> tuple[Projection, ...]:
         return tuple(projection for projection in self.projections if projection.post == name)
 

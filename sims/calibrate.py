@@ -30,7 +30,7 @@ from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
 from sims.conversion.search import CORRECTIONS, search
 from sims.conversion.spike_norm import spike_norm
-from sims.simulation.run_input import RunInput, Simulator, check_current
+from sims.simulation.run_input import RunInput, Simulator
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # what each method listens to, besides images and seed
     "spike-norm": {
@@ -128,7 +128,6 @@ def main() -> None:
 
 def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """A conversion for few steps, into its file."""
-    check_current(checkpoint.spec)
     source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
     x = checkpoint.encode(source.random(options.images, options.seed).images)
     made = {"source": source.source, "seed": options.seed}

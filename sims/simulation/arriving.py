@@ -50,15 +50,17 @@ def constant_input(spec: NetSpec, weights: Mapping[str, np.ndarray], given: RunI
     -------
     dict of str to numpy.ndarray
         float32, (1 or presentations, neurons): the run's constant input, and what a current gives the first layer,
-        computed once an image.
+        computed once an image. Relays pass it on, so that it is that of the neurons after them.
     """
     constant = {name: values[None] for name, values in given.constant.items()}
     if given.coding == "current":
-        for projection in spec.outgoing(spec.input.name):
-            weight, parts = kernel(spec, projection, weights), []
-            for image in given.x:  # one by one: the same numbers, whatever stands beside them
-                shown = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
-                parts.append(neurons(arriving(spec, projection, weight, shown)))
-            current = np.concatenate(parts)
-            constant[projection.post] = constant.get(projection.post, np.float32(0)) + current
+        shown = {spec.input.name: torch.from_numpy(given.x.transpose(0, 3, 1, 2).copy())}
+        for projection in sorted(spec.carrying_current, key=lambda p: spec.populations.index(spec[p.pre])):
+            weight = kernel(spec, projection, weights)
+            images = shown[projection.pre].split(1)  # one by one: the same numbers, whatever stands beside them
+            current = torch.cat([arriving(spec, projection, weight, image) for image in images])
+            if spec[projection.post].kind == "relay":
+                shown[projection.post] = shown.get(projection.post, torch.zeros(())) + current
+            else:
+                constant[projection.post] = constant.get(projection.post, np.float32(0)) + neurons(current)
     return {name: np.ascontiguousarray(values) for name, values in constant.items() if values.any()}

@@ -117,9 +117,9 @@ def ann_macs(spec: NetSpec, projections: Sequence[Projection] | None = None) -> 
 
 def constant_operations(spec: NetSpec, steps: int) -> tuple[int, int]:
     """What a constant current costs an image: the first layer's MACs, once, and an addition a neuron and step."""
-    projections = spec.outgoing(spec.input.name)
-    neurons = sum(spec[name].size for name in {projection.post for projection in projections})
-    return ann_macs(spec, projections), steps * neurons
+    projections = spec.carrying_current
+    driven = {projection.post for projection in projections if spec[projection.post].kind == "if"}
+    return ann_macs(spec, projections), steps * sum(spec[name].size for name in driven)
 
 
 def ac_mac_ratio(recording: Recording) -> float:

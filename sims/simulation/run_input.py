@@ -25,7 +25,6 @@ __all__ = [
     "Progress",
     "RunInput",
     "Simulator",
-    "check_current",
     "load_events",
 ]
 
@@ -132,8 +131,6 @@ class RunInput:
                     f"the threshold of {population.name} must be a positive number, got {float(np.min(given))}"
                 )
             thresholds[population.name] = float(numbers.flat[0]) if np.ndim(given) == 0 else numbers
-        if self.coding == "current":
-            check_current(spec)
         wanted = self.rasters if self.raster_presentations else ()
         return RunInput(
             x,
@@ -209,13 +206,6 @@ def checked_values(given: Mapping[str, Any], spec: NetSpec) -> dict[str, np.ndar
         if not np.isfinite(value).all() or (channels != channels[0]).any():
             raise UserError(f"spike values of {name} must be finite, one number or one of each channel")
     return values
-
-
-def check_current(spec: NetSpec) -> None:
-    """Raise UserError unless a constant current can stand for the input."""
-    for projection in spec.outgoing(spec.input.name):
-        if spec[projection.post].kind != "if":
-            raise UserError(f"a current cannot be the input of {spec.name}: {projection.post} is no spiking population")
 
 
 def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -> np.ndarray:

@@ -1,0 +1,5 @@
+"""Networks that were trained elsewhere: torch modules and ONNX files become checkpoints, or one line says why not."""
+
+from netspec.importing.sources import Coding, Imported, from_onnx, from_torch, import_onnx, import_torch
+
+__all__ = ["Coding", "Imported", "from_onnx", "from_torch", "import_onnx", "import_torch"]

@@ -1,0 +1,184 @@
+"""Bring in a network that was trained elsewhere: a torch module, or an ONNX file.
+
+With convolutions of any kind, biases, batch norm, max and average pooling, residual additions, concatenations; what
+cannot be converted is named. The outputs are compared with the source's own.
+
+    python -m netspec.importing model.py:net --weights net.pt --input 3 32 32 --out net.safetensors
+    python -m netspec.importing model.onnx --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --out net.safetensors
+"""
+
+import argparse
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from netspec.checkpoint import save_checkpoint
+from netspec.data import CIFAR10_CLASSES, load_images
+from netspec.errors import UserError, run_command
+from netspec.files import writable_file
+from netspec.importing.sources import Coding, Imported, import_onnx, import_torch, one_line
+from netspec.options import make_parser
+
+CLASSES = {"cifar10": CIFAR10_CLASSES}
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__, "python -m netspec.importing")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="FILE.py:NAME, a module or what gives one without arguments, or FILE.onnx"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="state dict of the module: .safetensors, .pt or .pth")
+    parser.add_argument(
+        "--input", nargs=3, type=int, metavar=("C", "H", "W"), help="channels, height and width of an image"
+    )
+    parser.add_argument("--mean", nargs="+", type=float, default=[0.0], help="as of torchvision's Normalize")
+    parser.add_argument("--std", nargs="+", type=float, default=[1.0], help="likewise")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of a white pixel: 1, or 255 where inputs are 0 to 255"
+    )
+    parser.add_argument("--bgr", action="store_true", help="the first channel is blue")
+    parser.add_argument(
+        "--classes", metavar="FILE|NAME", help="their names, one a line, or cifar10; without this option: 0, 1, ..."
+    )
+    parser.add_argument("--name", help="of the network; without this option that of the source")
+    parser.add_argument("--data", metavar="NAME|DIR", help="images on which it is compared, besides noise")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the checkpoint, .safetensors")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
+    out = writable_file(options.out)
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out must end in .safetensors, got {out.name}")
+    coding = Coding(options.mean, options.std, options.scale, options.bgr)
+    more: dict[str, Any] = {"classes": read_classes(options.classes), "name": options.name or ""}
+    if options.data:
+        if not options.input:
+            raise UserError("--data needs --input, the size of an image")
+        channels, height, width = options.input
+        more["images"] = load_images(options.data, (height, width, channels), more["classes"] or ()).images[:16]
+    if options.source.endswith(".onnx"):
+        if options.weights:
+            raise UserError("--weights are for torch modules; an ONNX file has its own")
+        imported = import_onnx(options.source, coding, shape=options.input, **more)
+    else:
+        if not options.input:
+            raise UserError("a torch module needs --input C H W, the size of an image")
+        module = load_module(options.source)
+        if options.weights:
+            load_weights(module, options.weights)
+        imported = import_torch(module, options.input, coding, **more)
+    print(table(imported))
+    save_checkpoint(imported.checkpoint, out)
+    print(f"written: {out}")
+    print(f"next: python sims/calibrate.py --method activations --checkpoint {out}")
+
+
+def read_classes(choice: str | None) -> tuple[str, ...] | None:
+    if choice is None or choice in CLASSES:
+        return CLASSES[choice] if choice else None
+    try:
+        names = tuple(line.strip() for line in Path(choice).read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the classes {choice}: {one_line(error)}") from error
+    if len(set(names)) < len(names):
+        raise UserError(f"{choice}: some classes have the same name")
+    return names
+
+
+def load_module(source: str) -> nn.Module:
+    """The module of ``FILE.py:NAME``: itself, or what a class or function gives."""
+    file, separated, name = source.rpartition(":")
+    if not separated or not file.endswith(".py"):
+        raise UserError(f"{source} is neither FILE.py:NAME nor FILE.onnx")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # what it imports stands beside it
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {one_line(error)}") from error
+    if not hasattr(module, name):
+        raise UserError(f"{path} has no {name}")
+    found = getattr(module, name)
+    if inspect.isclass(found) or (callable(found) and not isinstance(found, nn.Module)):
+        try:
+            found = found()
+        except Exception as error:
+            raise UserError(f"{source} cannot be called without arguments: {one_line(error)}") from error
+    if not isinstance(found, nn.Module):
+        raise UserError(f"{source} is no torch module but of type {type(found).__name__}")
+    return found
+
+
+def load_weights(module: nn.Module, file: str) -> None:
+    """Give a module its weights; raises UserError unless they are those of the module."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        state: Any = (
+            load_file(str(path))
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path} holds no weights: {one_line(error)}") from error
+    except Exception as error:  # what an unpickler says
+        raise UserError(
+            f"{path} holds more than weights, which is not read: save module.state_dict() alone ({one_line(error)})"
+        ) from error
+    for name in NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not (isinstance(state, Mapping) and state and all(isinstance(each, torch.Tensor) for each in state.values())):
+        raise UserError(f"{path} is no state dict, names and tensors")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    own = module.state_dict()
+    missing, others = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or others:
+        told = f"lacks {', '.join(missing[:3])}" if missing else f"has {', '.join(others[:3])}, which it has not"
+        raise UserError(f"{path} holds the weights of another network than {type(module).__name__}: it {told}")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            shapes = f"{name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+            raise UserError(f"{path} holds the weights of another network than {type(module).__name__}: {shapes}")
+        if not torch.isfinite(tensor.float()).all():
+            raise UserError(f"{path}: {name} holds values that are not finite (NaN or infinity)")
+    module.load_state_dict(state)
+
+
+def table(imported: Imported) -> str:
+    """What each layer of the source became, the network, and how near its outputs are to the source's."""
+    spec = imported.checkpoint.spec
+    rows = [(step.source, step.operation, step.became) for step in imported.steps]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{source:{widths[0]}}  {operation:{widths[1]}}  {became}" for source, operation, became in rows]
+    kinds = {kind: sum(population.kind == kind for population in spec.populations) for kind in ("if", "max", "relay")}
+    named = {"if": "of IF neurons", "max": "of max pooling", "relay": "of relays (linear layers)"}
+    parts = ", ".join(f"{n} {named[kind]}" for kind, n in kinds.items() if n)
+    biases = f", biases of {len(imported.checkpoint.biases)}" if imported.checkpoint.biases else ""
+    lines += [
+        f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights; populations: {parts}{biases}",
+        f"compared with the source on {imported.compared}: outputs differ by {imported.difference:.1e} of the largest",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,155 @@
+"""Networks as people write them in torch give the outputs of the module itself, and its classes in spikes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_networks import NETWORKS, network
+
+from netspec.ann import ANN
+from netspec.checkpoint import load_checkpoint, save_checkpoint
+from netspec.errors import UserError
+from netspec.importing import Coding, from_torch, import_torch
+from sims.conversion.activations import from_activations
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
+
+IMAGENET = Coding((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def images(n: int = 6, side: int = 16, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (n, side, side, channels), dtype=np.uint8)
+
+
+def normalised(shown: np.ndarray) -> torch.Tensor:
+    x = torch.from_numpy(shown.transpose(0, 3, 1, 2).copy()).float() / 255
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (IMAGENET.mean, IMAGENET.std))
+    return (x - mean) / std
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_its_own_outputs_and_its_class_in_spikes(name, tmp_path):
+    module, shown = network(name), images()
+    imported = import_torch(module, (3, 16, 16), IMAGENET)
+    save_checkpoint(imported.checkpoint, tmp_path / "net.safetensors")
+    net = load_checkpoint(tmp_path / "net.safetensors")
+    assert net.digest == imported.checkpoint.digest and imported.difference < 1e-5
+    with torch.no_grad():
+        expected = module(normalised(shown))
+    x = net.encode(shown)
+    assert np.abs(x).max() <= 1 and net.classes == tuple("01234")
+    with torch.no_grad():
+        found = ANN.of(net)(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    ends = {"plain": lambda y: torch.softmax(y, 1), "functional": lambda y: torch.log_softmax(y, 1)}
+    found = ends.get(name, lambda y: y)(found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+    conversion, steps = from_activations(net, x, 100), 256
+    run = ReferenceSimulator(net.spec, net.weights, "subtract").run(RunInput.of(x, conversion, steps))
+    assert (run.output_v[:, -1].argmax(1) == expected.argmax(1).numpy()).all()
+    scores = ends.get(name, lambda y: y)(torch.from_numpy(run.output_v[:, -1] / steps))
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0.02 * float(expected.abs().max()))
+
+
+def test_channels_and_sizes_of_all_kinds():
+    torch.manual_seed(0)
+    grey = nn.Conv2d(1, 4, (5, 3), stride=(2, 1), padding=(0, 2))
+    module = nn.Sequential(grey, nn.ReLU(), nn.MaxPool2d((2, 3), (1, 2)), nn.Flatten(), nn.Linear(4 * 4 * 7, 3))
+    net = from_torch(module, (1, 13, 13), Coding(mean=(0.1307,), std=(0.3081,)), name="grey", classes="abc")
+    assert (net.spec.name, net.spec.input.shape, net.classes) == ("grey", (13, 13, 1), ("a", "b", "c"))
+    for shape in ((5, 9, 7), (2, 6, 30)):
+        layers = (nn.Conv2d(shape[0], 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        assert from_torch(nn.Sequential(*layers), shape).spec.input.shape == (*shape[1:], shape[0])
+
+
+def test_inputs_beyond_one_stay_whole_and_blue_may_come_first():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)).eval()
+    coding = Coding((104.0, 117.0, 123.0), (1.0,), scale=255, bgr=True)
+    net, shown = from_torch(module, (3, 16, 16), coding), images()
+    x = torch.from_numpy(shown[..., ::-1].transpose(0, 3, 1, 2).copy()).float()
+    with torch.no_grad():
+        expected = module(x - torch.tensor([104.0, 117, 123])[:, None, None])
+        found = ANN.of(net)(torch.from_numpy(net.encode(shown).transpose(0, 3, 1, 2).copy()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert (np.abs(net.encode(shown)) <= 1).all()
+    extreme = np.array([[[[0, 0, 0], [255, 255, 255]]]], dtype=np.uint8)
+    whole = (extreme[..., ::-1] - np.array([104.0, 117, 123]))[..., ::-1] / 151
+    padded = np.repeat(np.repeat(extreme, 16, 1), 8, 2)
+    np.testing.assert_allclose(net.encode(padded)[0, 0, [0, 8]], whole[0, 0], atol=1e-6)  # nothing was clipped
+
+
+class Deep(nn.Module):
+    """An operation deep in a nested module."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.outer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), inner))
+        self.fc = nn.LazyLinear(3)
+
+    def forward(self, x):
+        return self.fc(torch.flatten(self.outer(x), 1))
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        tokens = x.flatten(2)
+        return torch.softmax(tokens @ tokens.transpose(1, 2), -1) @ tokens
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(14 * 14, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x.flatten(2))[0]
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (nn.LeakyReLU(0.1), r"outer.1.1 .*LeakyRelu is not supported; train the network with ReLU in its place"),
+        (nn.SiLU(), r"outer.1.1 .*Sigmoid is not supported; spikes cannot be multiplied by a gate"),
+        (nn.GELU(), r"outer.1.1 .*(Gelu|Erf) is not supported; .*train the network with ReLU in its place"),
+        (nn.Tanh(), r"outer.1.1 .*Tanh is not supported"),
+        (Gate(), r"outer.1.1 .*Sigmoid is not supported; spikes cannot be multiplied by a gate"),
+        (Attention(), r"outer.1.1 .*MatMul is not supported here: its weights depend on the image"),
+        (Recurrent(), r"outer.1.1.*(GRU|Transpose|Slice|Gather).* not supported"),
+        (nn.ConvTranspose2d(4, 2, 3), r"outer.1.1 .*ConvTranspose is not supported; only networks that classify"),
+        (nn.GroupNorm(2, 4), r"outer.1.1 .* not supported"),
+        (nn.AvgPool2d(3, padding=1, count_include_pad=False), r"outer.1.1 .*the padding does not count at the borders"),
+        (nn.AvgPool2d(3, 2, ceil_mode=True), r"outer.1.1 .*its last windows are incomplete \(ceil_mode\)"),
+        (
+            nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)),
+            r"outer.1.1.1 .*it comes after a max pooling without a ReLU",
+        ),
+        (nn.Hardtanh(-1, 1), r"outer.1.1 .*it clips at -1 and 1; only ReLUs"),
+        (nn.ReflectionPad2d(1), r"outer.1.1 .*only zeros are put around an image"),
+    ],
+)
+def test_what_cannot_be_converted_is_named_with_its_place(inner, message):
+    module = Deep(inner).eval()
+    with torch.no_grad():
+        module(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(UserError, match=message) as caught:
+        from_torch(module, (3, 16, 16))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_run_or_has_no_classes_is_told():
+    with pytest.raises(UserError, match=r"^Conv2d does not run on an input of \(4, 8, 8\): "):
+        from_torch(nn.Conv2d(3, 4, 3), (4, 8, 8))
+    with pytest.raises(UserError, match=r"the network gives \(4, 6, 6\), and no number for each class"):
+        from_torch(nn.Conv2d(3, 4, 3), (3, 8, 8))
+    with pytest.raises(UserError, match=r"2 classes, but the network has 3 outputs"):
+        from_torch(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2), classes="ab")
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    nn.init.constant_(broken[1].weight, torch.nan)
+    with pytest.raises(UserError, match=r"input_to_output holds values that are not finite"):
+        from_torch(broken, (3, 2, 2))
