@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -322,6 +324,27 @@ def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> np.ndar
     return np.asarray(image) if channels == 3 else np.asarray(image.convert("L"))[..., None]
 
 
+def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ImageSet:
+    """Images of an ``.npz`` file: ``images``, uint8 (n, height, width, channels), and perhaps their ``labels``.
+
+    Grey images may lack the last axis. UserError if they do not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images = file["images"]
+            labels = file["labels"] if "labels" in file else np.full(len(images), -1)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} holds no arrays images and labels ({error})") from error
+    images = images[..., None] if images.ndim == 3 and shape[2] == 1 else images
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        wanted = ", ".join(map(str, shape))
+        raise UserError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (n, {wanted})")
+    whole = labels.shape == (len(images),) and np.issubdtype(labels.dtype, np.integer)
+    if not whole or labels.min() < -1 or labels.max() >= len(classes):
+        raise UserError(f"{path}: labels must be whole numbers from 0 to {len(classes) - 1}, one for each image")
+    return ImageSet(images, labels.astype(np.int64), classes, Path(path).name)
+
+
 def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str = "test") -> ImageSet:
     """Images for a network by the name of a data set or a folder.
 
@@ -329,7 +352,8 @@ def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ..
     ----------
     source : str
         ``'cifar10-samples'`` or ``'imagenet-samples'`` (bundled), ``'cifar10'`` (downloaded once), a folder of
-        CIFAR-10's binary version, one with ``train`` and ``val`` in the manner of ImageNet, or a folder of images.
+        CIFAR-10's binary version, one with ``train`` and ``val`` in the manner of ImageNet, a folder of images, or an
+        ``.npz`` file of arrays.
     shape : (int, int, int)
         Of the network's input: height, width, channels.
     classes : tuple of str
@@ -337,6 +361,8 @@ def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ..
     split : {'test', 'train'}
         Of CIFAR-10 and ImageNet.
     """
+    if Path(source).suffix == ".npz":
+        return arrays(source, shape, classes)
     if source in ("cifar10-samples", "imagenet-samples"):
         return samples(source.removesuffix("-samples"), classes).labelled(classes)
     if source == "cifar10":

@@ -42,7 +42,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "checkpoint": {"metavar": "FILE|NAME", "help": "trained network: a file, or the name of a shipped one"},
     "data": {
         "metavar": "NAME|DIR",
-        "help": "cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* and val/CLASS/*; "
+        "help": "cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* and val/CLASS/*, an "
+        ".npz file with images and labels; "
         "not to train on: a folder of images, cifar10-samples, imagenet-samples",
     },
     "images": {"type": int, "help": "how many: random ones of training images, the first of others"},

@@ -7,19 +7,21 @@ installed, and give --scheduler ADDRESS.
 
 import argparse
 import sys
+from collections.abc import Mapping
 
 from netspec.ann import ann_predictions
-from netspec.checkpoint import find_checkpoint, load_checkpoint
-from netspec.conversion import open_conversion
-from netspec.data import load_images
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from netspec.conversion import Conversion, open_conversion
+from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES, add_options, make_parser
-from sims.brian.runtime import add_runtime_option, choose_runtime
+from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
-from sims.simulation.neuron_models import choose_models, name_of
+from sims.report.diagnosis import MOST_IMAGES, Diagnosis
+from sims.simulation.neuron_models import NeuronModel, choose_models, name_of
 from sims.simulation.run_input import RunInput
 
 
@@ -29,6 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     add_options(parser, data="cifar10", images=None, steps=2500, seed=0, seeds=1)
     add_runtime_option(parser)
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
+    parser.add_argument(
+        "--diagnose", action="store_true", help=f"correlate rates with activations, on the first {MOST_IMAGES} images"
+    )
     add_options(parser, workers=CORES)
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="a running Dask scheduler, in place of processes of this machine"
@@ -67,6 +72,8 @@ def main() -> None:
         for seed in range(options.seed, options.seed + options.seeds)
     ]
     wanted = {case: list(shards(case, len(images), options.shard)) for case in cases}
+    if options.diagnose:
+        diagnose(checkpoint, images.first(min(MOST_IMAGES, len(images))), cases, by_setting, model_of, options.runtime)
     missing = [shard for case in cases for shard in wanted[case] if read_shard(shard, out) is None]
     failed = {}
     if missing:
@@ -90,6 +97,27 @@ def main() -> None:
         print(f"failed {1 + RETRIES} times: images {shard.start} to {shard.stop - 1}: {error}", file=sys.stderr)
     if failed:
         raise UserError(f"{len(failed)} of {len(missing)} shards failed; run the same command again to retry them")
+
+
+def diagnose(
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    cases: list[Case],
+    conversions: Mapping[Setting, Conversion],
+    models: Mapping[Setting, Mapping[str, NeuronModel]],
+    runtime: str | None,
+) -> None:
+    """Print where each conversion loses what the ANN knows, on a few images."""
+    ann, x = ann_predictions(checkpoint, images.images), checkpoint.encode(images.images)
+    for setting, conversion in conversions.items():
+        case = next(case for case in cases if case.setting == setting)
+        simulator = open_simulator(
+            *(checkpoint.spec, checkpoint.weights, choose_runtime(runtime), "shared", conversion.reset),
+            model=models[setting],
+        )
+        recording = simulator.run(RunInput.of(x, conversion, case.steps, case.seed))
+        print(f"{conversion.variant}, {len(images)} images, {case.steps} steps")
+        print(Diagnosis.of(checkpoint, recording, images.images, ann).text())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import add_options, make_parser
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
+from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
 from sims.simulation.neuron_models import choose_models
@@ -79,7 +80,9 @@ def main(
     how = {"runtime": runtime, "synapses": options.synapses, "reset": converted.reset}
     how |= {"model": options.model or [converted.model], "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
-    result = Result(network, converted, images, recording, ann, how, seconds)
+    few = len(images) <= MOST_IMAGES
+    diagnosis = Diagnosis.of(network, recording, images.images, ann) if few else None
+    result = Result(network, converted, images, recording, ann, how, seconds, diagnosis)
     print(result.text())
     files = result.save(out) + save_pictures(result, rasters, out, photos=not options.no_photos)
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))

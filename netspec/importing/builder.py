@@ -65,12 +65,17 @@ class Builder:
         choice = Choice("input", order, np.full(channels, self.largest))
         return Value(self.shape, (choice,), np.zeros((channels, 1, 1)))
 
-    def rectified(self, value: Value, name: str, clip: float = 0.0) -> Value:
-        """A ReLU; it may be clipped. Max pooling that came before it comes after it, which is the same."""
+    def rectified(self, value: Value, name: str, clip: float = 0.0, anew: bool = False) -> Value:
+        """A ReLU; it may be clipped. Max pooling that came before it comes after it, which is the same.
+
+        What cannot be negative needs none, unless it is asked for ``anew``.
+        """
         if value.pooled:
             inner, window = value.pooled
             return self.pooled_maximum(self.rectified(inner, name, clip), window, f"{name}_pool").view(value.layout)
-        if not clip and self._is_rectified(value):
+        if not value.terms:  # a constant
+            return replace(value, bias=np.clip(value.bias, 0, clip or None))
+        if not clip and not anew and self._is_positive(value):
             return value
         own = self._population(name, value, "if", clip)
         bias = value.full_bias if value.bias.shape[1:] != (1, 1) else value.bias[:, 0, 0]
@@ -78,15 +83,16 @@ class Builder:
             self.biases[own] = single(bias.transpose(1, 2, 0) if bias.ndim == 3 else bias)
         return self._all_of(own).view(value.layout)
 
-    def _is_rectified(self, value: Value) -> bool:
-        alone = len(value.terms) == 1 and isinstance(value.terms[0], Choice) and not value.bias.any()
-        term = value.terms[0] if value.terms else None
-        if not (alone and isinstance(term, Choice)):
-            return False
-        return self.populations[term.pre].kind in EMITTING and bool((term.scale >= 0).all())
+    def _is_positive(self, value: Value) -> bool:
+        """Whether it cannot be negative, as far as its terms tell."""
+        factors = [term.scale if isinstance(term, Choice) else term.weights for term in value.terms]
+        spikes = all(self.populations[term.pre].kind in EMITTING for term in value.terms)
+        return spikes and not any((factor < 0).any() for factor in factors) and not (value.bias < 0).any()
 
     def relayed(self, value: Value, name: str) -> Value:
         """A population that passes the terms on, for what needs one; the bias stays beside it."""
+        if not value.terms:
+            return value
         own = self._population(name, replace(value, bias=np.zeros((value.channels, 1, 1))), "relay")
         return replace(self._all_of(own), bias=value.bias, layout=value.layout)
 
@@ -103,7 +109,7 @@ class Builder:
         terms: list[Term] = []
         for term in value.terms:
             assert isinstance(term, Choice)
-            used = np.flatnonzero((term.index >= 0) & (term.scale != 0))
+            used = term.used
             own, own_groups = np.asarray(weights, dtype=np.float64), groups
             if groups > 1 and not (len(used) == value.channels and len(set(term.index)) == len(used)):
                 own, own_groups = ungrouped(own, groups), 1
@@ -115,8 +121,6 @@ class Builder:
                 summed = np.zeros((len(own), len(channels), *kernel))
                 np.add.at(summed.swapaxes(0, 1), place, (own[:, used] * term.scale[used, None, None]).swapaxes(0, 1))
                 own = summed
-            if not len(used):
-                continue
             padding = tuple(a + b for a, b in zip(options["padding"], term.padding, strict=True))
             stride = tuple(np.multiply(term.stride, options["stride"]).tolist())
             if term.stride != (1, 1) and padding != NOWHERE:
@@ -154,14 +158,13 @@ class Builder:
         terms: list[Term] = []
         for term in value.terms:
             assert isinstance(term, Choice)
-            used = np.flatnonzero((term.index >= 0) & (term.scale != 0))
+            used = term.used
             channels, place = np.unique(term.index[used], return_inverse=True)
             summed = np.zeros((len(weights), len(channels), *value.shape[1:]))
             np.add.at(summed.swapaxes(0, 1), place, (placed[:, used] * term.scale[used, None, None]).swapaxes(0, 1))
             rows = summed.transpose(0, 2, 3, 1).reshape(len(weights), -1)
             made = {"kind": "dense", "pool": term.pool, "channels": self._some(term.pre, channels)}
-            if len(used):
-                terms.append(Weighted(term.pre, rows, made, name))
+            terms.append(Weighted(term.pre, rows, made, name))
         out = Value((len(weights), 1, 1), tuple(terms), bias[:, None, None])
         return out.view(np.arange(len(weights)).reshape(1, -1))
 
@@ -190,6 +193,8 @@ class Builder:
         """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that."""
         height, width = plane(value, **window)
         shape = (value.channels, height, width)
+        if not self._can_be_pooled(value) and self._is_positive(value):
+            value = self.rectified(value, f"{name}_input", anew=True)
         if not self._can_be_pooled(value):
             return Value(shape, (), np.zeros((value.channels, 1, 1)), pooled=(value, window))
         terms = []
@@ -232,8 +237,6 @@ class Builder:
         layers = [term.name for term in value.terms if isinstance(term, Weighted)]
         own = name if name == OUTPUT else self._name(layers[0] if kind == "if" and layers else name)
         channels, height, width = value.shape
-        if not value.terms:
-            raise UserError(f"{name} depends on no input")
         self.populations[own] = Population(own, (height, width, channels), kind=kind, clip=clip)
         for term in merged(value.terms):
             pre = self.populations[term.pre]
@@ -254,7 +257,7 @@ class Builder:
 
     def _projected(self, term: Choice, pre: Population, channels: int) -> Weighted:
         """A choice of channels as a projection: an identity, or a convolution of 1x1."""
-        used = np.flatnonzero((term.index >= 0) & (term.scale != 0))
+        used = term.used
         n = pre.shape[2]
         first = np.array_equal(used, np.arange(n)) and np.array_equal(term.index[used], used)
         if first and (term.scale[used] == 1).all() and term.padding == NOWHERE:
@@ -285,6 +288,8 @@ class Builder:
         order = value.layout.ravel()
         if value.pooled or value.shape[1:] != (1, 1) or not np.array_equal(np.sort(order), range(value.channels)):
             raise UserError(f"the network gives {value.layout.shape[1:]}, and no number for each class")
+        if not value.terms:
+            raise UserError("the network's output does not depend on its input")
         value = value.taken(order)
         self._population(OUTPUT, value, "if")
         if value.bias.any():

@@ -97,6 +97,7 @@ class Graph:
             for name in node.input if node.op_type != "Shape" else ():
                 self.uses[name] = self.uses.get(name, 0) + 1
         self.dropped: list[str] = []
+        self.scores = self.graph.output[0].name if len(self.graph.output) == 1 else ""  # before what is dropped
 
     def read(self) -> Value:
         """The value of the graph's output."""
@@ -599,5 +600,6 @@ def softmax(graph: Graph, node: Node, inputs: list[Any]) -> Value:
         if uses != 1 or follow[0].op_type not in ("Identity", "Reshape", "Squeeze", "Flatten"):
             raise UserError(HINTS["Softmax"])
     graph.dropped.append(node.proto.op_type)
+    graph.scores = node.proto.input[0]
     graph.told(node, "dropped: it does not change the class")
     return inputs[0]

@@ -52,6 +52,11 @@ class Choice:
     padding: Sides = NOWHERE
 
     @property
+    def used(self) -> np.ndarray:
+        """The channels that are not empty."""
+        return np.flatnonzero((self.index >= 0) & (self.scale != 0))
+
+    @property
     def plain(self) -> bool:
         """Whether pixels are those of pre."""
         return (self.pool, self.stride, self.padding) == (1, (1, 1), NOWHERE)
@@ -117,6 +122,8 @@ class Value:
     def __post_init__(self) -> None:
         if not self.layout.size:
             object.__setattr__(self, "layout", canonical(self.shape))
+        there = tuple(term for term in self.terms if isinstance(term, Weighted) or len(term.used))
+        object.__setattr__(self, "terms", there)
 
     @property
     def channels(self) -> int:

@@ -4,7 +4,7 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.files import write_atomically
+from sims.report.diagnosis import Diagnosis
 from sims.simulation.metrics import ac_mac_ratio, whole_energy
 from sims.simulation.recording import Recording
 
@@ -38,6 +39,8 @@ class Result:
         How the network was run, as plain data.
     seconds : mapping of str to float
         Time that each stage took.
+    diagnosis : Diagnosis, optional
+        Of runs of a few images.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +50,7 @@ class Result:
     ann: np.ndarray
     settings: Mapping[str, Any]
     seconds: Mapping[str, float]
+    diagnosis: Diagnosis | None = None
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -78,6 +82,7 @@ class Result:
             "agreement": float((self.ann == snn).mean()),
             "agreeing_images": int((self.ann == snn).sum()),
             "spikes_per_neuron": recording.spikes_per_neuron(),
+            **({} if self.diagnosis is None else {"diagnosis": asdict(self.diagnosis)}),
             "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
             "energy_ratio": joules.snn / joules.ann if joules.ann else None,
             "synaptic_operations": {
@@ -118,7 +123,10 @@ class Result:
             "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
             "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",
         }
-        return f"{table}\n\n" + "\n".join(f"{title:<15}{line}" for title, line in lines.items())
+        told = [f"{title:<15}{line}" for title, line in lines.items()]
+        if self.diagnosis is not None:
+            told.insert(4, self.diagnosis.text())
+        return f"{table}\n\n" + "\n".join(told)
 
     def save(self, out: Path) -> list[Path]:
         """Write recording, conversion, table and summary; returns the files."""
