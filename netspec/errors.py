@@ -29,7 +29,8 @@ def check_range(
 
 def run_command(main: Callable[[], None]) -> None:
     """Run the ``main`` of a command; end on a user's mistake with one line on stderr and exit status 2."""
-    name = Path(sys.argv[0]).name
+    path = Path(sys.argv[0])
+    name = path.parent.name if path.name == "__main__.py" else path.name
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # closed by whoever started us
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     with suppress(ValueError):  # not in the main thread

@@ -131,6 +131,11 @@ class Trainer:
         if recipe.validation >= len(images):
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         if start:  # its clips are part of it
+            if start.biases:
+                raise UserError(
+                    f"{start.spec.name} has biases, which are not trained here; train it where it comes from, and "
+                    "bring it in again (python -m netspec.importing)"
+                )
             check_weights(spec, start.weights, f"the {start.spec.name} to start with")
             populations = tuple(replace(p, clip=start.spec[p.name].clip) for p in spec.populations)
             spec = replace(spec, populations=populations)

@@ -31,11 +31,32 @@ CLASSES = {"cifar10": CIFAR10_CLASSES}
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
 
 
+class Operations(argparse.Action):
+    """``--operations``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(operations_table())
+        parser.exit()
+
+
+def operations_table() -> str:
+    """What is supported, from the functions that do it, as Markdown."""
+    from netspec.importing.layers import LAYERS
+    from netspec.importing.tensors import TENSORS
+
+    names: dict[str, list[str]] = {}
+    for name, function in (LAYERS | TENSORS).items():
+        names.setdefault((function.__doc__ or "").strip().splitlines()[0], []).append(f"`{name}`")
+    rows = [f"| {', '.join(operations)} | {said} |" for said, operations in names.items()]
+    return "\n".join(["| operation of ONNX | what is understood |", "| --- | --- |", *rows])
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, "python -m netspec.importing")
     parser.add_argument(
         "source", metavar="SOURCE", help="FILE.py:NAME, a module or what gives one without arguments, or FILE.onnx"
     )
+    parser.add_argument("--operations", action=Operations, nargs=0, help="print what is supported, and exit")
     parser.add_argument("--weights", metavar="FILE", help="state dict of the module: .safetensors, .pt or .pth")
     parser.add_argument(
         "--input", nargs=3, type=int, metavar=("C", "H", "W"), help="channels, height and width of an image"

@@ -225,6 +225,8 @@ def read(
 
     from netspec.importing.builder import Builder
     from netspec.importing.graph import Graph, inputs
+    from netspec.importing.layers import LAYERS
+    from netspec.importing.tensors import TENSORS
 
     model = modern(inline_local_functions(model))
     given = inputs(model)
@@ -239,7 +241,7 @@ def read(
         entry.dim_value = size
     coding = (coding or Coding()).checked(channels)
     builder = Builder(shape, coding.largest, bgr=coding.bgr)
-    graph = Graph(model, builder, last)
+    graph = Graph(model, builder, LAYERS | TENSORS, last)
     value = graph.read()
     called = tuple(classes) if classes else tuple(str(n) for n in range(value.layout.size))
     if len(called) != value.layout.size:

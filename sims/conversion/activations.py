@@ -42,7 +42,7 @@ def from_activations(
     initial: float = 0.5,
     made: Mapping[str, object] | None = None,
 ) -> Conversion:
-    """Thresholds at a percentile of the positive activations of each layer, or at its clip.
+    """Thresholds at a percentile of the positive activations of each layer, at most its clip.
 
     Parameters
     ----------
@@ -62,8 +62,9 @@ def from_activations(
     """
     spec, found = network.spec, activations_of(network, x)
     values = {
-        population.name: population.clip
-        or float(positive_percentile(found[population.name], percentile, population.name))
+        population.name: min(
+            float(positive_percentile(found[population.name], percentile, population.name)), population.clip or np.inf
+        )
         for population in spec.spiking[:-1]
     }
     potentials = {name: float(np.float32(initial * value)) for name, value in values.items() if initial}

@@ -70,7 +70,7 @@ def search(
             candidates = [(part, start) for part in channel_parts(layer.activation, name) for start in starts]
         else:
             tried = PERCENTILES if percentile is None else (percentile,)
-            wanted = [torch.tensor(clip)] if clip else [positive_percentile(layer.activation, p, name) for p in tried]
+            wanted = [positive_percentile(layer.activation, p, name).clamp(max=clip or np.inf) for p in tried]
             candidates = [(threshold.float(), start) for threshold in wanted for start in starts]
         layer.threshold, layer.initial = best(layer, candidates, channels and not clip)
         left = layer.activation - rate(layer)
