@@ -61,6 +61,8 @@ class Conversion:
         Of activations or synaptic inputs, from which the thresholds are.
     steps : int
         The time steps for which it was made; 0 if it is meant for any.
+    delay : float
+        Part of the steps after which the output is read.
     made : mapping
         From what: images, source, seed, ...; plain data.
     """
@@ -77,11 +79,14 @@ class Conversion:
     unit: bool = False
     percentile: float = 100.0
     steps: int = 0
+    delay: float = 0.0
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.coding not in CODINGS or self.reset not in RESETS:
             raise UserError(f"a conversion's coding is one of {CODINGS}, its reset one of {RESETS}")
+        if not 0 <= self.delay < 1:
+            raise UserError(f"a conversion's delay is at least 0 and less than 1, got {self.delay}")
 
     @classmethod
     def of(cls, thresholds: Thresholds) -> Conversion:
@@ -122,7 +127,7 @@ class Conversion:
         if not (self.spike_values or self.constant or self.initial or self.coding != "poisson"):
             content = {name: np.asarray(value).tolist() for name, value in self.thresholds.items()}
             return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-        sha = hashlib.sha256(self.coding.encode())
+        sha = hashlib.sha256(self.coding.encode() + (f" {self.delay!r}".encode() if self.delay else b""))
         for name, numbers in sorted(self._tensors().items()):
             sha.update(f"{name} {numbers.shape}".encode() + numbers.tobytes())
         return sha.hexdigest()[:8]

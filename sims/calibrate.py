@@ -42,8 +42,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # what each method listens to, besides 
         "runtime": None,
     },
     "ann-norm": {"percentile": 100.0, "unit": False},
-    "activations": {"percentile": 99.9, "initial": 0.5},
-    "search": {"steps": 16, "correction": "none", "channels": False, "percentile": None, "initial": None},
+    "activations": {"percentile": 99.9, "initial": 0.5, "steps": 0, "delay": 0.0},
+    "search": {"delay": 0.0, "steps": 16, "correction": "none", "channels": False, "percentile": None, "initial": None},
 }
 
 
@@ -59,6 +59,10 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--channels", action="store_true", help="search: thresholds of each channel")
     parser.add_argument("--correction", choices=CORRECTIONS, help="search: of the mean error that is left (none)")
+    parser.add_argument(
+        "--delay", type=number("--delay", float, least=0, most=0.99),
+        help="activations, search: part of the steps after which the output is read (0)",
+    )  # fmt: skip
     add_runtime_option(parser)
     add_options(parser, workers=None, out=None)
     options = parser.parse_args()
@@ -133,7 +137,8 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     made = {"source": source.source, "seed": options.seed}
     out = writable_file(options.out or find_conversion(options.checkpoint, options.method))
     if options.method == "activations":
-        conversion = from_activations(checkpoint, x, options.percentile, options.initial, made)
+        told = (options.percentile, options.initial, made, options.steps, options.delay)
+        conversion = from_activations(checkpoint, x, *told)
     else:
         with tqdm(total=len(checkpoint.spec.spiking) - 1, unit="layer", delay=0.1) as bar:
 
@@ -142,7 +147,7 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
                 bar.update()
 
             tried = (options.channels, options.correction, options.percentile, options.initial)
-            conversion = search(checkpoint, x, options.steps, *tried, finished, made)
+            conversion = search(checkpoint, x, options.steps, *tried, finished, made, options.delay)
     if not options.out:
         refuse_others(out, conversion, checkpoint)
     conversion.save(out)
@@ -157,7 +162,7 @@ def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> Non
         found = load_conversion(path, checkpoint)
     except UserError:  # none, or of no use
         return
-    if any(getattr(found, name) != getattr(wanted, name) for name in ("percentile", "steps", "made")):
+    if any(getattr(found, name) != getattr(wanted, name) for name in ("percentile", "steps", "delay", "made")):
         how = {key: value for key, value in found.made.items() if key != "seed"}
         how |= {"steps": found.steps} if found.steps else {}
         how |= {"percentile": f"{found.percentile:g}", "seed": found.made.get("seed")}

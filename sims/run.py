@@ -44,6 +44,8 @@ def main(
 
     network = load_checkpoint(options.checkpoint)
     converted = open_conversion(options.conversion, options.checkpoint, network).told(options.reset, options.coding)
+    if options.steps is None:
+        options.steps = (converted.steps or FAST_STEPS) if options.fast else STEPS
     models = choose_models(options.model or [converted.model], network.spec)
     shape = network.spec.input.shape
     source = options.data or ("cifar10-samples" if shape[0] == 32 else "imagenet-samples")
@@ -96,7 +98,7 @@ def parse_arguments(
     parser.add_argument(
         "--fast",
         action="store_true",
-        help=f"same as --conversion {FAST} --steps {FAST_STEPS}: for networks that have it",
+        help=f"same as --conversion {FAST}, with its steps or {FAST_STEPS}: for networks that have it",
     )
     parser.add_argument(
         "--events", metavar="FILE", help="spikes of the input, as an .npz with presentation, step, y, x, channel, sign"
@@ -128,8 +130,6 @@ def parse_arguments(
         options.checkpoint, options.conversion = chosen.checkpoint, chosen.thresholds
     if options.fast:
         options.conversion = FAST
-    if options.steps is None:
-        options.steps = FAST_STEPS if options.fast else STEPS
     if options.raster_images < 1:
         raise UserError(f"--raster-images must be at least 1, got {options.raster_images}")
     return options

@@ -41,6 +41,8 @@ def from_activations(
     percentile: float = 99.9,
     initial: float = 0.5,
     made: Mapping[str, object] | None = None,
+    steps: int = 0,
+    delay: float = 0.0,
 ) -> Conversion:
     """Thresholds at a percentile of the positive activations of each layer, at most its clip.
 
@@ -54,11 +56,10 @@ def from_activations(
         Where potentials begin, as a part of the threshold.
     made : mapping, optional
         What to note about the images.
-
-    Returns
-    -------
-    Conversion
-        For any number of steps.
+    steps : int
+        For which it is meant; they change nothing else.
+    delay : float
+        Part of the steps after which the output is read.
     """
     spec, found = network.spec, activations_of(network, x)
     values = {
@@ -70,5 +71,6 @@ def from_activations(
     potentials = {name: float(np.float32(initial * value)) for name, value in values.items() if initial}
     note = dict(made or {}) | {"images": len(x), "initial": initial}
     return Conversion.in_activations(
-        network, "activations", values, initial=potentials, percentile=percentile, made=note
-    )
+        *(network, "activations", values),
+        initial=potentials, percentile=percentile, made=note, steps=steps, delay=delay,
+    )  # fmt: skip

@@ -37,6 +37,7 @@ def search(
     initial: float | None = None,
     progress: Callable[[str], None] | None = None,
     made: Mapping[str, object] | None = None,
+    delay: float = 0.0,
 ) -> Conversion:
     """A conversion for a number of steps.
 
@@ -56,6 +57,8 @@ def search(
         Called with the name of each layer that is done.
     made : mapping, optional
         What to note about the images.
+    delay : float
+        Part of the steps after which the output is read.
     """
     if not 1 <= steps <= MOST_STEPS:
         raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {steps}")
@@ -100,6 +103,7 @@ def search(
         initial={name: numbers(layer.initial, layer) for name, layer in layers.items()},
         percentile=100.0 if percentile is None else percentile,
         steps=steps,
+        delay=delay,
         made=note,
     )
 

@@ -58,7 +58,7 @@ class Result:
 
         Of an output that does not fire they are the membrane potentials.
         """
-        counts, v = self.recording.output_counts[:, -1], self.recording.output_v[:, -1]
+        counts, v = self.recording.output_at(self.recording.steps)
         fires, one_more = self.conversion.fires(self.recording.spec.output.name), ((0, 0), (1, 0))
         told = np.pad(counts, one_more) if fires else np.pad(v.round(3), one_more, constant_values=-np.inf)
         told = np.sort(told, axis=1)

@@ -86,7 +86,7 @@ def _steps(recording: Recording, steps: ArrayLike | None) -> np.ndarray:
 
 def _rank(recording: Recording, label: np.ndarray, step: int) -> np.ndarray:
     """How many classes come before the given one, in the order of :meth:`Recording.predictions`; (presentations,)."""
-    counts, v = recording.output_counts[:, step - 1], recording.output_v[:, step - 1]
+    counts, v = recording.output_at(step)
     own_count, own_v = (np.take_along_axis(values, label[:, None], axis=1) for values in (counts, v))
     first = (v > own_v) | ((v == own_v) & (np.arange(v.shape[1]) < label[:, None]))
     return np.sum((counts > own_count) | ((counts == own_count) & first), axis=1)

@@ -81,12 +81,25 @@ class Recording:
         fired[step, neuron] = 1
         return fired.reshape(self.presentations, self.steps, -1).cumsum(axis=1, dtype=np.uint16)
 
+    def output_at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What tells the class after so many steps: output spikes, then potentials; (presentations, classes) both.
+
+        With a delayed read-out they are those that came after the first part of the steps.
+        """
+        counts, v = self.output_counts[:, step - 1], self.output_v[:, step - 1]
+        before = int(self.settings.get("delay", 0) * step)
+        if before:
+            counts = counts - self.output_counts[:, before - 1]
+            if not self.output_counts.any():  # it gathers potential, and does not fire
+                v = v - self.output_v[:, before - 1]
+        return counts, v
+
     def predictions(self, steps: int | None = None) -> np.ndarray:
         """Class of each presentation after ``steps`` steps: most output spikes, ties by membrane potential."""
         step = self.steps if steps is None else steps
         if not 1 <= step <= self.steps:
             raise ValueError(f"predictions exist after 1 to {self.steps} steps, not after {step}")
-        counts, v = self.output_counts[:, step - 1], self.output_v[:, step - 1]
+        counts, v = self.output_at(step)
         return np.where(counts == counts.max(axis=1, keepdims=True), v, -np.inf).argmax(axis=1)
 
     def spikes_per_neuron(self) -> dict[str, float]:

@@ -70,6 +70,8 @@ class RunInput:
     spike_values : mapping of str to float or numpy.ndarray
         By what a population's spikes multiply the weights that they cross: one number, or one of each channel; 1 for
         the others.
+    delay : float
+        Part of the steps after which the output is read: a class is told by what comes later, when rates have settled.
     """
 
     x: np.ndarray
@@ -85,13 +87,15 @@ class RunInput:
     constant: Mapping[str, Any] = field(default_factory=dict)
     initial: Mapping[str, Any] = field(default_factory=dict)
     spike_values: Mapping[str, Any] = field(default_factory=dict)
+    delay: float = 0.0
 
     @classmethod
     def of(cls, x: np.ndarray, conversion: Conversion, steps: int, seed: int = 0, **more: Any) -> RunInput:
         """Images shown as a conversion says; ``more`` are other fields, and may change what it says."""
         told: dict[str, Any] = {"x": x, "steps": steps, "seed": seed}
         told |= {
-            name: getattr(conversion, name) for name in ("thresholds", "constant", "initial", "spike_values", "coding")
+            name: getattr(conversion, name)
+            for name in ("thresholds", "constant", "initial", "spike_values", "coding", "delay")
         }
         return cls(**told | more)
 
@@ -115,6 +119,8 @@ class RunInput:
                 raise UserError(
                     f"{name} does not spike; a raster shows {', '.join(INPUT_GROUPS)} or a spiking population"
                 )
+        if not 0 <= self.delay < 1:
+            raise UserError(f"the delay is a part of the steps, at least 0 and less than 1, got {self.delay}")
         if self.raster_presentations < 0:
             raise UserError(f"the number of presentations with rasters is at least 0, got {self.raster_presentations}")
         for name in self.measured:
@@ -146,6 +152,7 @@ class RunInput:
             all_per_neuron(self.constant, spec, "constant input"),
             all_per_neuron(self.initial, spec, "initial potential"),
             checked_values(self.spike_values, spec),
+            float(self.delay),
         )
 
     def probability(self, group: str, presentation: int, step: int) -> np.ndarray:
@@ -173,6 +180,7 @@ class RunInput:
             "first_image": int(self.numbers[0]),
             "thresholds": {name: np.asarray(value).tolist() for name, value in self.thresholds.items()},
             "coding": self.coding,
+            **({"delay": self.delay} if self.delay else {}),
             "rasters": list(self.rasters),
             "raster_presentations": self.raster_presentations,
         }

@@ -68,8 +68,9 @@ def test_every_number_changes_the_digest():
         replace(first, initial={}),
         replace(first, spike_values=first.spike_values | {"conv1_1": 1.0}),
         replace(first, constant={"conv3_3": 0.5}),
+        replace(first, delay=0.5),
     ]
-    assert len({first.digest, *(other.digest for other in others)}) == 5
+    assert len({first.digest, *(other.digest for other in others)}) == 6
 
 
 def test_a_spike_stands_for_its_value_where_that_is_said_and_else_for_the_threshold_ratio():
@@ -108,6 +109,12 @@ def test_a_conversion_that_does_not_fit_is_refused(change, message, tmp_path):
     replace(conversion(), **change).save(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=message):
         load_conversion(tmp_path / "a.safetensors", tiny_checkpoint())
+
+
+@pytest.mark.parametrize("delay", [-0.1, 1.0])
+def test_a_delay_is_a_part_of_the_steps(delay):
+    with pytest.raises(UserError, match="delay is at least 0 and less than 1"):
+        replace(conversion(), delay=delay)
 
 
 def test_unknown_words_are_refused():

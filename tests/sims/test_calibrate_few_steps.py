@@ -51,6 +51,12 @@ def test_thresholds_of_activations_lie_beside_the_checkpoint(network):
     assert ended.out == "\n".join([*lines, f"written: {path}", ""])
 
 
+def test_a_delayed_read_out_and_steps_are_noted(network):
+    ended = run_calibrate(network, "--method", "activations", "--delay", 0.5, "--steps", 64)
+    found = load_conversion(network.with_suffix(".activations.conversion.safetensors"), load_checkpoint(network))
+    assert ended.status == 0 and (found.delay, found.steps) == (0.5, 64)
+
+
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [

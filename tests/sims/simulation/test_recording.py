@@ -13,6 +13,7 @@ from recordings import of_spikes
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.simulation.geometry import Geometry, connections
+from sims.simulation.metrics import error
 from sims.simulation.recording import Recording
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.wiring import counted_groups
@@ -92,6 +93,17 @@ def test_ties_are_broken_by_the_membrane_potential_of_that_step():
 def test_no_spike_at_all_is_a_tie_of_all_classes():
     recording = of_spikes(np.zeros((2, 1, 3)), [[[-1, -3, -2]], [[0.1, 0.2, 0.3]]])
     assert recording.predictions().tolist() == [0, 2]
+
+
+def test_a_delayed_read_out_looks_at_what_comes_after_a_part_of_the_steps():
+    spikes = np.array([[[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 0]]])
+    potentials = np.array([[[5, 0], [6, 0], [6, 1], [6, 3], [6.5, 6], [7, 6.5]]], dtype=np.float32)
+    silent = np.zeros_like(spikes)
+    for fired, expected in ((spikes, [0, 0, 0, 0, 1, 1]), (silent, [0, 0, 0, 1, 1, 1])):
+        recording = dataclasses.replace(of_spikes(fired, potentials), settings={"delay": 0.5})
+        assert [recording.predictions(step).item() for step in range(1, 7)] == expected
+        assert of_spikes(fired, potentials).predictions().item() == 0
+        np.testing.assert_array_equal(error(recording, [1]), 1.0 - np.array(expected))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 21])
