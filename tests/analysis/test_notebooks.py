@@ -34,7 +34,7 @@ def environment(copy, monkeypatch):
 
 
 def test_there_are_notebooks():
-    assert [name[0] for name in NOTEBOOKS] == ["1", "2", "3", "4"]
+    assert [name[0] for name in NOTEBOOKS] == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
