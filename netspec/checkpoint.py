@@ -177,7 +177,7 @@ def check(checkpoint: Checkpoint, source: object) -> None:
     biases = {f"{BIAS}{name}": bias for name, bias in checkpoint.biases.items()}
     for name, values in {**checkpoint.weights, **biases, MEAN: mean}.items():
         if not np.isfinite(values).all():
-            raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); train again")
+            raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity)")
     for name, bias in checkpoint.biases.items():
         if name not in {population.name for population in spec.spiking}:
             raise UserError(f"{source}: a bias of {name}, which is no spiking population of {spec.name}")

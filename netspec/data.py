@@ -340,7 +340,9 @@ def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[
         wanted = ", ".join(map(str, shape))
         raise UserError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (n, {wanted})")
     whole = labels.shape == (len(images),) and np.issubdtype(labels.dtype, np.integer)
-    if not whole or labels.min() < -1 or labels.max() >= len(classes):
+    if not classes:  # of a network that does not know them yet
+        labels = np.full(len(images), -1)
+    elif not whole or labels.min() < -1 or labels.max() >= len(classes):
         raise UserError(f"{path}: labels must be whole numbers from 0 to {len(classes) - 1}, one for each image")
     return ImageSet(images, labels.astype(np.int64), classes, Path(path).name)
 

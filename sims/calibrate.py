@@ -121,7 +121,7 @@ def main() -> None:
         values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases)
     if checkpoint.biases:
         told = Conversion.of(wanted)
-        how = {"coding": told.coding, "reset": told.reset, "percentile": told.percentile, "made": told.made}
+        how = {"coding": told.coding, "reset": wanted.reset, "percentile": told.percentile, "made": told.made}
         Conversion.in_activations(checkpoint, options.method, values, **how).save(out)
     else:
         replace(wanted, values=values).save(out)

@@ -48,7 +48,10 @@ def main(
         options.steps = (converted.steps or FAST_STEPS) if options.fast else STEPS
     models = choose_models(options.model or [converted.model], network.spec)
     shape = network.spec.input.shape
-    source = options.data or ("cifar10-samples" if shape[0] == 32 else "imagenet-samples")
+    bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}
+    if not options.data and shape not in bundled:
+        raise UserError(f"{network.spec.name} sees images of shape {shape}, and none such are bundled; give --data")
+    source = options.data or bundled[shape]
     images = load_images(source, shape, network.classes).first(options.images)
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):

@@ -11,9 +11,11 @@ import argparse
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +30,7 @@ from netspec.importing.sources import Coding, Imported, import_onnx, import_torc
 from netspec.options import make_parser
 
 CLASSES = {"cifar10": CIFAR10_CLASSES}
+PRIVATE = "_network_that_is_brought_in"  # name of the user's file as a module
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
 
 
@@ -97,12 +100,13 @@ def main() -> None:
             raise UserError("a torch module needs --input C H W, the size of an image")
         module = load_module(options.source)
         if options.weights:
-            load_weights(module, options.weights)
+            load_weights(module, options.weights, options.input)
         imported = import_torch(module, options.input, coding, **more)
     print(table(imported))
     save_checkpoint(imported.checkpoint, out)
     print(f"written: {out}")
     print(f"next: python sims/calibrate.py --method activations --checkpoint {out}")
+    print(f"then: python sims/run.py --standalone --conversion activations --steps 64 --checkpoint {out}")
 
 
 def read_classes(choice: str | None) -> tuple[str, ...] | None:
@@ -125,14 +129,15 @@ def load_module(source: str) -> nn.Module:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(PRIVATE, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # what it imports stands beside it
-    sys.modules[path.stem] = module
+    sys.path.append(str(path.parent.resolve()))  # what it imports stands beside it
+    sys.modules[PRIVATE] = module  # by no name of others
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with mock.patch.object(sys, "argv", [str(path)]):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {one_line(error)}") from error
     if not hasattr(module, name):
         raise UserError(f"{path} has no {name}")
@@ -140,14 +145,14 @@ def load_module(source: str) -> nn.Module:
     if inspect.isclass(found) or (callable(found) and not isinstance(found, nn.Module)):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{source} cannot be called without arguments: {one_line(error)}") from error
     if not isinstance(found, nn.Module):
         raise UserError(f"{source} is no torch module but of type {type(found).__name__}")
     return found
 
 
-def load_weights(module: nn.Module, file: str) -> None:
+def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
     """Give a module its weights; raises UserError unless they are those of the module."""
     path = Path(file)
     if not path.is_file():
@@ -169,8 +174,13 @@ def load_weights(module: nn.Module, file: str) -> None:
             state = state[name]
     if not (isinstance(state, Mapping) and state and all(isinstance(each, torch.Tensor) for each in state.values())):
         raise UserError(f"{path} is no state dict, names and tensors")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in module.parameters()):
+        with torch.no_grad(), suppress(Exception):  # what is wrong is told when it is brought in
+            module.eval()(torch.zeros(1, *shape))
     own = module.state_dict()
+    for prefix in ("_orig_mod.", "module."):  # of torch.compile and DataParallel
+        if set(state) != set(own) and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     missing, others = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or others:
         told = f"lacks {', '.join(missing[:3])}" if missing else f"has {', '.join(others[:3])}, which it has not"

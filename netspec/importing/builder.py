@@ -75,7 +75,7 @@ class Builder:
             return self.pooled_maximum(self.rectified(inner, name, clip), window, f"{name}_pool").view(value.layout)
         if not value.terms:  # a constant
             return replace(value, bias=np.clip(value.bias, 0, clip or None))
-        if not clip and not anew and self._is_positive(value):
+        if not clip and not anew and self.is_positive(value):
             return value
         own = self._population(name, value, "if", clip)
         bias = value.full_bias if value.bias.shape[1:] != (1, 1) else value.bias[:, 0, 0]
@@ -83,8 +83,10 @@ class Builder:
             self.biases[own] = single(bias.transpose(1, 2, 0) if bias.ndim == 3 else bias)
         return self._all_of(own).view(value.layout)
 
-    def _is_positive(self, value: Value) -> bool:
+    def is_positive(self, value: Value) -> bool:
         """Whether it cannot be negative, as far as its terms tell."""
+        if value.pooled:
+            return False
         factors = [term.scale if isinstance(term, Choice) else term.weights for term in value.terms]
         spikes = all(self.populations[term.pre].kind in EMITTING for term in value.terms)
         return spikes and not any((factor < 0).any() for factor in factors) and not (value.bias < 0).any()
@@ -193,7 +195,9 @@ class Builder:
         """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that."""
         height, width = plane(value, **window)
         shape = (value.channels, height, width)
-        if not self._can_be_pooled(value) and self._is_positive(value):
+        if value.pooled:  # until the ReLU comes
+            return Value(shape, (), np.zeros((value.channels, 1, 1)), pooled=(value, window))
+        if not self._can_be_pooled(value) and self.is_positive(value):
             value = self.rectified(value, f"{name}_input", anew=True)
         if not self._can_be_pooled(value):
             return Value(shape, (), np.zeros((value.channels, 1, 1)), pooled=(value, window))
@@ -273,6 +277,7 @@ class Builder:
     def _name(self, wanted: str) -> str:
         """An identifier of its own."""
         name = re.sub(r"\W+", "_", wanted, flags=re.ASCII).strip("_")[: LONGEST_NAME // 2] or "layer"
+        name = name.replace("_to_", "_")  # as projections are called
         if not name.isidentifier() or name.startswith(RESERVED):
             name = f"layer_{name}"
         taken, number = {*self.populations, OUTPUT}, 2

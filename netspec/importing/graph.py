@@ -16,7 +16,9 @@ from netspec.errors import UserError
 from netspec.importing.builder import Builder, Step
 from netspec.importing.values import Value
 
-__all__ = ["Graph", "Node", "constant", "inputs", "not_waiting", "number_of", "table"]
+__all__ = [
+    "Graph", "Node", "constant", "either_map", "evaluated", "inputs", "map_of", "not_waiting", "number_of", "table",
+]  # fmt: skip
 
 HINTS = {
     "LeakyRelu": "train the network with ReLU in its place",
@@ -96,7 +98,10 @@ class Graph:
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.values: dict[str, Any] = {"": None}
         for initializer in self.graph.initializer:
-            self.values[initializer.name] = numpy_helper.to_array(initializer)
+            try:
+                self.values[initializer.name] = numpy_helper.to_array(initializer)
+            except Exception as error:  # its data may lie in another file
+                raise UserError(f"the graph's {initializer.name} cannot be read; load it with its data") from error
         (given,) = inputs(model)
         value = builder.input()
         self.values[given.name] = value.view(value.layout.transpose(0, 2, 3, 1)) if channels_last else value
@@ -114,21 +119,25 @@ class Graph:
             raise UserError(f"a network with one output is needed, this one has {len(self.graph.output)}: {names}")
         for proto in self.graph.node:
             self._run(proto)
-        value = self.values[self.graph.output[0].name]
+        value = self.values.get(self.graph.output[0].name)
         if not isinstance(value, Value):
             raise UserError("the network's output does not depend on its input")
         return value
 
     def _run(self, proto: onnx.NodeProto) -> None:
-        inputs = [self.values[name] for name in proto.input]
-        if not any(isinstance(value, Value) for value in inputs):
-            found = ReferenceEvaluator(proto, opsets=self.opsets).run(
-                None, {name: value for name, value in zip(proto.input, inputs, strict=True) if name}
-            )
-            self.values.update(zip(proto.output, found, strict=False))
-            return
-        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
         where, name = place_of(proto)
+        if missing := [each for each in proto.input if each not in self.values]:
+            raise UserError(f"{where}: no operation before it gives its input {missing[0]}; the graph is damaged")
+        inputs = [self.values[each] for each in proto.input]
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
+        if any(isinstance(attribute, onnx.GraphProto) for attribute in attributes.values()):
+            raise UserError(f"{where}: {proto.op_type} is not supported; export the network without branches and loops")
+        if proto.op_type.startswith("Random") or proto.op_type in ("Bernoulli", "Multinomial"):
+            raise UserError(f"{where}: {proto.op_type} is not supported; a network gives the same output each time")
+        if not any(isinstance(value, Value) for value in inputs):
+            given = {each: value for each, value in zip(proto.input, inputs, strict=True) if each}
+            self.values.update(zip(proto.output, evaluated(proto, self.opsets, given, where), strict=False))
+            return
         node = Node(proto, attributes, where, name)
         function = self.operations.get(proto.op_type)
         if function is None or proto.domain not in ("", "ai.onnx"):
@@ -148,21 +157,31 @@ class Graph:
     def told(self, node: Node, became: str) -> None:
         self.builder.steps.append(Step(node.where, node.proto.op_type, became))
 
-    def map_of(self, value: Value) -> Value:
-        """As a map with its channels first; UserError if it is none."""
-        found = value.as_map()
-        if found is None:
-            shape = "x".join(map(str, value.layout.shape[1:]))
-            raise UserError(f"its input of {shape} is no image whose pixels and channels stand in order")
-        return not_waiting(found)
 
-    def either_map(self, value: Value) -> tuple[Value, Callable[[Value], Value]]:
-        """As a map with its channels first, and what gives such a map the order that it had."""
-        if value.layout.ndim == 4 and value.as_map() is None:
-            turned = value.view(value.layout.transpose(0, 3, 1, 2)).as_map()
-            if turned is not None:
-                return not_waiting(turned), lambda out: out.view(out.layout.transpose(0, 2, 3, 1))
-        return self.map_of(value), lambda out: out
+def map_of(value: Value) -> Value:
+    """As a map with its channels first; UserError if it is none."""
+    found = value.as_map()
+    if found is None:
+        shape = "x".join(map(str, value.layout.shape[1:]))
+        raise UserError(f"its input of {shape} is no image whose pixels and channels stand in order")
+    return not_waiting(found)
+
+
+def either_map(value: Value) -> tuple[Value, Callable[[Value], Value]]:
+    """As a map with its channels first, and what gives such a map the order that it had."""
+    if value.layout.ndim == 4 and value.as_map() is None:
+        turned = value.view(value.layout.transpose(0, 3, 1, 2)).as_map()
+        if turned is not None:
+            return not_waiting(turned), lambda out: out.view(out.layout.transpose(0, 2, 3, 1))
+    return map_of(value), lambda out: out
+
+
+def evaluated(proto: onnx.NodeProto, opsets: Mapping[str, int], given: Mapping[str, Any], where: str) -> list[Any]:
+    """What an operation makes of arrays."""
+    try:
+        return list(ReferenceEvaluator(proto, opsets=dict(opsets)).run(None, dict(given)))
+    except Exception as error:  # of any kind: the operation may be anybody's
+        raise UserError(f"{where}: {proto.op_type} is not supported; onnx cannot run it") from error
 
 
 def not_waiting(value: Value) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from netspec.errors import UserError
-from netspec.importing.graph import Graph, Node, constant, not_waiting, number_of, table
+from netspec.importing.graph import Graph, Node, constant, either_map, map_of, not_waiting, number_of, table
 from netspec.importing.tensors import added, multiplied
 from netspec.importing.values import NOWHERE, Value
 
@@ -44,7 +44,7 @@ def two(node: Node, name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, 
 @operation("Conv")
 def convolution(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Any kernel, stride, padding (one-sided, same, valid), dilation, groups, bias."""
-    value, weights = graph.map_of(inputs[0]), constant(inputs[1], "weights")
+    value, weights = map_of(inputs[0]), constant(inputs[1], "weights")
     if weights.ndim != 4:
         raise UserError(f"only images of two dimensions are converted, the kernel has {weights.ndim - 2}")
     stride, apart = two(node, "strides"), two(node, "dilations")
@@ -80,7 +80,7 @@ def matmul(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     if weights.ndim != 2:
         raise UserError(f"its weights have {weights.ndim} dimensions")
     if inputs[0].layout.ndim == 4:  # of each pixel's channels, which stand last
-        value = graph.map_of(inputs[0].view(inputs[0].layout.transpose(0, 3, 1, 2)))
+        value = map_of(inputs[0].view(inputs[0].layout.transpose(0, 3, 1, 2)))
         options = {"stride": (1, 1), "padding": NOWHERE, "dilation": (1, 1), "groups": 1}
         out = graph.builder.convolution(value, weights.T[:, :, None, None], options, node.name)
         graph.told(node, f"{'x'.join(map(str, weights.T.shape))}x1x1")
@@ -108,6 +108,8 @@ def clip(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     low, high = (*inputs[1:], None, None)[:2]
     low = number_of(node.get("min") if low is None else low, -np.inf)
     high = number_of(node.get("max") if high is None else high, np.inf)
+    if low == -np.inf and graph.builder.is_positive(inputs[0]):
+        low = 0.0
     if low != 0 or not high > 0:
         raise UserError(f"it clips at {low:g} and {high:g}; only ReLUs, 0 and a bound above it, are converted")
     return rectified(graph, node, inputs[0], 0.0 if high >= np.finfo(np.float32).max else high)
@@ -136,8 +138,8 @@ def rectified(graph: Graph, node: Node, value: Value, clip: float) -> Value:
 def max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Any window, stride, padding, ceil_mode, after a ReLU or before it: exact, of spikes."""
     value = inputs[0].as_map()
-    if value is None or value.pooled or value.layout.ndim != 4:
-        raise UserError("its input is no image, or another max pooling without a ReLU between them")
+    if value is None:
+        raise UserError("its input is no image")
     if any(number != 1 for number in node.get("dilations", (1, 1))) or len(node.proto.output) > 1:
         raise UserError("dilation, or places of the largest")
     kernel, stride = two(node, "kernel_shape"), two(node, "strides")
@@ -167,7 +169,7 @@ def ceiled(node: Node, value: Value, kernel: Any, stride: Any, padding: Any) -> 
 @operation("AveragePool")
 def average_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Any window and stride; zeros around it count."""
-    value = graph.map_of(inputs[0])
+    value = map_of(inputs[0])
     kernel, stride = two(node, "kernel_shape"), two(node, "strides")
     padding = padding_of(node, value.shape[1:], kernel, stride)
     if padding != ceiled(node, value, kernel, stride, padding):
@@ -181,9 +183,32 @@ def average_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 @operation("GlobalAveragePool")
 def global_average_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Of all pixels."""
-    value = graph.map_of(inputs[0])
+    value = map_of(inputs[0])
     graph.told(node, f"average of {value.shape[1]}x{value.shape[2]}")
     return graph.builder.averaged(value, value.shape[1:], value.shape[1:], NOWHERE, node.name)
+
+
+@operation("GlobalMaxPool", "ReduceMax")
+def global_max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
+    """Of all pixels."""
+    axes = node.get("axes") if len(inputs) < 2 or inputs[1] is None else constant(inputs[1], "axes").tolist()
+    value = inputs[0].as_map()
+    if value is None or (node.proto.op_type == "ReduceMax" and sorted(axis % 4 for axis in axes or ()) != [2, 3]):
+        raise UserError("only the largest over height and width is converted")
+    window = {"kernel": value.shape[1:], "stride": (1, 1), "padding": NOWHERE}
+    out = graph.builder.pooled_maximum(value, window, node.name)
+    graph.told(node, f"max pooling of {value.shape[1]}x{value.shape[2]}")
+    return out if node.get("keepdims", 1) else out.view(out.layout.reshape(1, -1))
+
+
+@operation("Min")
+def minimum(graph: Graph, node: Node, inputs: list[Any]) -> Value:
+    """Of what is not negative and a number above 0: a bound, as of Clip."""
+    values = [value for value in inputs if isinstance(value, Value)]
+    others = [value for value in inputs if not isinstance(value, Value)]
+    if len(values) != 1 or len(others) != 1 or np.size(others[0]) != 1 or not graph.builder.is_positive(values[0]):
+        raise UserError("the smaller of two tensors; only of a ReLU's and a number it is converted")
+    return rectified(graph, node, values[0], number_of(others[0], np.inf))
 
 
 @operation("ReduceMean", "ReduceSum")
@@ -191,9 +216,13 @@ def reduce_mean(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Over height and width."""
     axes = node.get("axes") if len(inputs) < 2 or inputs[1] is None else constant(inputs[1], "axes").tolist()
     given = inputs[0]
+    if axes is not None and given.layout.ndim == 3 and [axis % 3 for axis in axes] == [2]:  # pixels in a row
+        planes = given.layout.shape[1] * given.shape[1] * given.shape[2] == given.layout.size
+        shape = (1, given.layout.shape[1], *given.shape[1:])
+        given, axes = given.view(given.layout.reshape(shape) if planes else given.layout), [2, 3]
     if axes is None or given.layout.ndim != 4:
         raise UserError("only means over height and width are converted")
-    value, back = graph.either_map(given)
+    value, back = either_map(given)
     spatial = [2, 3] if back(value) is value else [1, 2]
     if sorted(axis % 4 for axis in axes) != spatial:
         raise UserError(f"over the axes {axes}; only means over height and width are converted")
@@ -201,7 +230,9 @@ def reduce_mean(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     if node.proto.op_type == "ReduceSum":
         out = out.scaled(np.full(out.channels, float(value.shape[1] * value.shape[2])))
     graph.told(node, f"average of {value.shape[1]}x{value.shape[2]}")
-    return back(out) if node.get("keepdims", 1) else out.view(out.layout.reshape(1, -1))
+    if node.get("keepdims", 1):
+        return back(out) if inputs[0].layout.ndim == 4 else out.view(out.layout.reshape(1, -1, 1))
+    return out.view(out.layout.reshape(1, -1))
 
 
 @operation("BatchNormalization")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -26,6 +28,7 @@ __all__ = ["MOST_DIFFERENCE", "Coding", "Imported", "from_onnx", "from_torch", "
 MOST_DIFFERENCE = 1e-4  # of the source's outputs, relative to the largest: what rounding in float32 accounts for
 NOISE_IMAGES = 4
 OLDEST = 13  # version of ONNX's operations
+FLOATING = (1, 10, 11)  # ONNX's numbers of single, half and double precision
 MISSING = "networks of others are read with onnx and onnxscript: pip install onnx onnxscript"
 
 Source = Callable[[torch.Tensor], torch.Tensor]
@@ -152,8 +155,10 @@ def import_torch(
         try:
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise UserError(MISSING) from error
-        module = module.eval().float()
+            raise UserError(f"{MISSING} ({error.name} is missing)") from error
+        module = copy.deepcopy(module).eval().float()
+        if len(shape) != 3 or min(shape) < 1:
+            raise UserError(f"the shape of an input is three numbers, channels, height and width, got {tuple(shape)}")
         x = torch.zeros(1, *shape)
         logging.getLogger("torch.onnx").setLevel(logging.CRITICAL)
         said = StringIO()
@@ -173,7 +178,7 @@ def import_torch(
 
     def source(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return torch.cat([module(image[None]) for image in x])
+            return torch.cat([the_tensor(module(image[None])) for image in x])
 
     return read(program.model_proto, source, coding, name or type(module).__name__, classes, images, tuple(shape))
 
@@ -194,7 +199,7 @@ def import_onnx(
     try:
         import onnx
     except ImportError as error:
-        raise UserError(MISSING) from error
+        raise UserError(f"{MISSING} ({error.name} is missing)") from error
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         try:
@@ -233,6 +238,8 @@ def read(
     if len(given) != 1:
         names = ", ".join(entry.name for entry in given) or "none"
         raise UserError(f"a network with one input, images, is needed; the inputs of this one: {names}")
+    if given[0].type.tensor_type.elem_type not in FLOATING:
+        raise UserError(f"the graph's input {given[0].name} holds no real numbers; export it with pixels as float")
     dims = [entry.dim_value if entry.HasField("dim_value") else 0 for entry in given[0].type.tensor_type.shape.dim]
     shape, last = input_shape(dims, shape)
     channels, height, width = shape
@@ -270,7 +277,7 @@ def read(
             own = torch.softmax(own, 1) if kind == "Softmax" else torch.log_softmax(own, 1)
         if own.shape != expected.shape or not torch.isfinite(expected).all():
             raise UserError(f"the source's own outputs, {tuple(expected.shape)}, are not finite, or no scores")
-        difference = max(difference, float((own - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+        difference = max(difference, apart(own, expected))
     if not difference <= MOST_DIFFERENCE:
         raise UserError(
             f"{name}: outputs differ from the source's by {difference:.1e} of the largest; rounding accounts for "
@@ -281,6 +288,31 @@ def read(
         *(network.spec, network.weights, network.mean, network.gain, network.classes, info, network.biases)
     )
     return Imported(network, tuple(builder.steps), difference, compared)
+
+
+def the_tensor(output: Any) -> torch.Tensor:
+    """The only tensor that a module gives, perhaps inside a dictionary or tuple."""
+    if isinstance(output, torch.Tensor):
+        return output
+    parts = (
+        list(output.values()) if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else []
+    )
+    tensors = [part for part in parts if part is not None]
+    if len(tensors) != 1:
+        raise UserError(
+            f"a network with one output is needed, this one gives {len(tensors)} in a {type(output).__name__}"
+        )
+    return the_tensor(tensors[0])
+
+
+def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference of outputs (images, classes), relative to the largest output of that class.
+
+    Classes whose outputs are far smaller than most are measured by those: so no class hides what others get.
+    """
+    largest = expected.abs().amax(0)
+    scale = torch.maximum(largest, 0.1 * largest.median()).clamp(min=1e-30)
+    return float(((found - expected).abs().amax(0) / scale).max())
 
 
 def modern(model: Any) -> Any:
@@ -337,7 +369,7 @@ def runner(model: Any, output: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 

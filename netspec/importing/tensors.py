@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto
 
 from netspec.errors import UserError
-from netspec.importing.graph import Graph, Node, constant, number_of, table
+from netspec.importing.graph import Graph, Node, constant, either_map, evaluated, number_of, table
 from netspec.importing.values import NOWHERE, Choice, Value, canonical, constant_of_channels, simplified
 
 __all__ = ["TENSORS", "added", "multiplied"]
 
 TENSORS, operation = table()
+FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @operation("Identity", "Dropout", "Cast")
 def passed(graph: Graph, node: Node, inputs: list[Any]) -> Any:
     """Nothing changes."""
+    if node.proto.op_type == "Dropout" and len(inputs) > 2 and inputs[2] is not None and np.any(inputs[2]):
+        raise UserError("it is in training mode; call eval() before exporting")
+    if node.proto.op_type == "Cast" and node.get("to") not in FLOATING:
+        raise UserError("it makes whole numbers of the tensor's")
     return inputs[0]
 
 
@@ -32,14 +38,27 @@ def shape(graph: Graph, node: Node, inputs: list[Any]) -> np.ndarray:
 
 
 def multiplied(value: Value, factor: np.ndarray) -> Value:
-    of_channels = constant_of_channels(value, factor.astype(np.float64))
+    value, back = unrepeated(value)
+    of_channels = constant_of_channels(value, spread(factor, value).astype(np.float64))
     if of_channels.shape[1:] != (1, 1):
         raise UserError("it multiplies each pixel by another number")
-    return value.scaled(of_channels[:, 0, 0])
+    return back(value.scaled(of_channels[:, 0, 0]))
 
 
 def added(value: Value, bias: np.ndarray) -> Value:
-    return value.shifted(constant_of_channels(value, bias.astype(np.float64)))
+    value, back = unrepeated(value)
+    return back(value.shifted(constant_of_channels(value, spread(bias, value).astype(np.float64))))
+
+
+def unrepeated(value: Value) -> tuple[Value, Callable[[Value], Value]]:
+    """With a channel of its own for each channel of the tensor, where some stood there several times."""
+    if len(np.unique(value.layout)) == value.layout.size:
+        return value, lambda out: out
+    if value.layout.ndim == 2:
+        return vector(value).view(np.arange(value.layout.size).reshape(1, -1)), lambda out: out
+    turned = value.layout.ndim == 4 and value.as_map() is None
+    found, back = either_map(value)
+    return (back(found), lambda out: out) if turned else (found, lambda out: out)
 
 
 @operation("Mul")
@@ -98,7 +117,7 @@ def summed(graph: Graph, one: Value, other: Value) -> Value:
     if one.pooled or other.pooled:
         raise UserError("max pooling of what has no ReLU is added to something")
     if one.shape != other.shape or not np.array_equal(one.layout, other.layout):
-        (one, back), (other, _) = graph.either_map(one), graph.either_map(other)
+        (one, back), (other, _) = either_map(one), either_map(other)
         if one.shape != other.shape:
             raise UserError("tensors whose numbers stand in different orders are added")
         one, other = back(one), back(other)
@@ -114,7 +133,7 @@ def concat(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     if dimensions == 2:
         maps, back, channels = [vector(value) for value in inputs], lambda out: out.view(out.layout.reshape(1, -1)), 1
     else:
-        found = [graph.either_map(value) for value in inputs]
+        found = [either_map(value) for value in inputs]
         maps, back = [each for each, _ in found], found[0][1]
         channels = 1 if back(maps[0]) is maps[0] else 3
     axis = node.get("axis", 0) % dimensions
@@ -141,7 +160,7 @@ def vector(value: Value) -> Value:
     return value if np.array_equal(order, range(value.channels)) else value.taken(order)
 
 
-@operation("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split", "Expand")
+@operation("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split", "Expand", "Tile")
 def rearranged(graph: Graph, node: Node, inputs: list[Any]) -> Any:
     """Any order of the numbers; channels may be cut off or shuffled, and pixels left out by a stride."""
     value = inputs[0]
@@ -151,15 +170,15 @@ def rearranged(graph: Graph, node: Node, inputs: list[Any]) -> Any:
         return strided
     names = [name for name in node.proto.input if name]
     given = dict(zip(names, [value.layout, *(each for each in inputs[1:] if each is not None)], strict=True))
-    found = ReferenceEvaluator(node.proto, opsets=graph.opsets).run(None, given)
+    found = evaluated(node.proto, graph.opsets, given, node.where)
     views = []
     for layout in map(np.asarray, found):
         if layout.ndim < 2 or layout.shape[0] != 1:
-            raise UserError(f"it makes a tensor of {layout.shape}, without one row for each image")
+            raise UserError(f"it makes a tensor of {layout.shape}, and no row for each image (give squeeze its axes)")
         view = value.view(layout)
         if layout.size < value.layout.size:  # channels that have been cut off are not carried on
             with suppress(UserError):
-                cut, back = graph.either_map(view)
+                cut, back = either_map(view)
                 view = back(cut)
         views.append(view)
     return views if len(views) > 1 else views[0]
@@ -206,7 +225,7 @@ def pad(graph: Graph, node: Node, inputs: list[Any]) -> Value:
         ends[axis] = [pads[place], pads[place + len(pads) // 2]]
     if not any(map(any, ends)):
         return value
-    given, back = graph.either_map(value)
+    given, back = either_map(value)
     if back(given) is not given:
         ends = [ends[0], ends[3], ends[1], ends[2]]
     if min(map(min, ends)) < 0 or any(ends[0]):
@@ -237,6 +256,8 @@ def softmax(graph: Graph, node: Node, inputs: list[Any]) -> Value:
         follow = [n for n in graph.graph.node if node.proto.output[0] in n.input]
         if uses != 1 or follow[0].op_type not in ("Identity", "Reshape", "Squeeze", "Flatten"):
             raise UserError("only at the end of a network; attention cannot be converted")
+    if inputs[0].layout.ndim != 2 or node.get("axis", -1) not in (1, -1):
+        raise UserError("it is not over the classes")
     graph.dropped.append(node.proto.op_type)
     graph.scores = node.proto.input[0]
     graph.told(node, "dropped: it does not change the class")

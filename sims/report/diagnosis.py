@@ -39,10 +39,9 @@ class Diagnosis:
     def text(self) -> str:
         """Two lines for people."""
         layers = " ".join(f"{name} {value:.3f}" for name, value in self.correlation.items())
-        when = "never" if self.steps is None else f"after {self.steps} steps"
-        return (
-            f"{'correlation':<15}{layers}\n{'settled':<15}{when}: from then on {SHARE:.0%} of the classes are the ANN's"
-        )
+        said = f"{SHARE:.0%} of the classes are the ANN's"
+        settled = f"no, less than {said}" if self.steps is None else f"from step {self.steps} on {said}"
+        return f"{'correlation':<15}{layers}\n{'settled':<15}{settled}"
 
 
 def settled(recording: Recording, ann: np.ndarray, share: float = SHARE) -> int | None:

@@ -62,6 +62,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     Path("broken.py").write_text("import nothing_of_that_name\n")
     Path("classes.txt").write_text("cat\ndog\n")
     Path("same.txt").write_text("cat\ncat\n")
+    Path("leaves.py").write_text("raise SystemExit(3)\n")
+    Path("types.py").write_text("net = 3\n")  # the name of one of Python's own
     return tmp_path
 
 
@@ -87,6 +89,8 @@ def test_modules_and_weights_of_all_kinds_give_the_same_network(folder, name, we
 
 
 REFUSED = {
+    "leaves.py:net": "leaves.py cannot be run: SystemExit: 3",
+    "types.py:net --input 3 9 9": "types.py:net is no torch module but of type int",
     "model.py": "model.py is neither FILE.py:NAME nor FILE.onnx",
     "gone.py:net": "there is no file gone.py",
     "model.py:Nat": "model.py has no Nat",

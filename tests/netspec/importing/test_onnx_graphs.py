@@ -87,7 +87,13 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
                 kernel = stride = (2, 2)
             if kernel[0] > height or kernel[1] > width:
                 continue
-            pads = [0] * 4 if draw(st.booleans()) else [draw(st.integers(0, side - 1)) for side in kernel * 2]
+            pads = (
+                [0] * 4
+                if kind == "max" or draw(st.booleans())
+                else [  # of padded maxima onnx knows less
+                    draw(st.integers(0, side // 2)) for side in kernel * 2
+                ]
+            )
             more = {"count_include_pad": 1} if kind == "average" else {}
             operation = "AveragePool" if kind == "average" else "MaxPool"
             now = writer.add(operation, now, kernel_shape=kernel, strides=stride, pads=pads, **more)
@@ -179,6 +185,12 @@ def test_a_size_that_is_left_open_is_asked_for():
         (lambda graph: graph.input[0].type.tensor_type.shape.dim.pop(), "the network's input has 3 dimensions"),
         (lambda graph: setattr(graph.node[1], "op_type", "Sin"), "t1: Sin is not supported; no neuron of this project"),
         (lambda graph: setattr(graph.node[0], "input", ["image", "image"]), None),
+        (
+            lambda graph: graph.node[1].input.__setitem__(0, "gone"),
+            "t1: no operation before it gives its input gone; the graph is damaged",
+        ),
+        (lambda graph: setattr(graph.input[0].type.tensor_type, "elem_type", TensorProto.UINT8), "no real numbers"),
+        (lambda graph: setattr(graph.output[0], "name", "nowhere"), "output does not depend on its input"),
         (lambda graph: setattr(graph.output[0], "name", "c0"), "the network's output does not depend on its input"),
     ],
 )

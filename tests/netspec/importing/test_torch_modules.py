@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import nn, relu
 from torch_networks import NETWORKS, network
 
 from netspec.ann import ANN
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.errors import UserError
 from netspec.importing import Coding, from_torch, import_torch
+from netspec.importing.sources import MOST_DIFFERENCE, apart
 from sims.conversion.activations import from_activations
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
@@ -77,6 +79,62 @@ def test_inputs_beyond_one_stay_whole_and_blue_may_come_first():
     whole = (extreme[..., ::-1] - np.array([104.0, 117, 123]))[..., ::-1] / 151
     padded = np.repeat(np.repeat(extreme, 16, 1), 8, 2)
     np.testing.assert_allclose(net.encode(padded)[0, 0, [0, 8]], whole[0, 0], atol=1e-6)  # nothing was clipped
+
+
+class Spelt(nn.Module):
+    """A convolution, and what a function makes of it."""
+
+    def __init__(self, function, features: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc, self.function = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(features, 10), function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+GAIN = torch.linspace(0.1, 3, 16).view(16, 1, 1)
+MASK = torch.tensor([0.0] * 9 + [-1e5])  # of a class that is not used
+GREY = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+SPELLINGS = {
+    "repeated channels": (lambda n, x: n.fc((relu(n.conv(x)).repeat_interleave(2, 1) * GAIN).mean((2, 3))) + MASK, 16),
+    "repeated image": (lambda n, x: n.fc(relu(n.conv((x[:, :1].expand(-1, 3, -1, -1) - GREY) / 0.3)).mean((2, 3))), 8),
+    "tiles": (lambda n, x: n.fc(relu(n.conv(x)).repeat(1, 2, 1, 1).mean((2, 3))), 16),
+    "dictionary": (lambda n, x: {"logits": n.fc(relu(n.conv(x)).mean((2, 3)))}, 8),
+    "tuple": (lambda n, x: (n.fc(relu(n.conv(x)).mean((2, 3))), None), 8),
+    "global maximum": (lambda n, x: n.fc(relu(n.conv(x)).amax((2, 3))), 8),
+    "two maxima before a ReLU": (lambda n, x: n.fc(relu(F.max_pool2d(F.max_pool2d(n.conv(x), 2), 2)).mean((2, 3))), 8),
+    "bound from above": (lambda n, x: n.fc(relu(n.conv(x)).clamp(max=1).mean((2, 3))), 8),
+    "smaller of two": (lambda n, x: n.fc(torch.minimum(relu(n.conv(x)), torch.tensor(0.5)).mean((2, 3))), 8),
+    "mean of a row": (lambda n, x: n.fc(relu(n.conv(x)).flatten(2).mean(-1)), 8),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_spellings(name):
+    module = Spelt(*SPELLINGS[name]).eval()
+    net, shown = from_torch(module, (3, 16, 16)), images()
+    with torch.no_grad():
+        expected = module(torch.from_numpy(shown.transpose(0, 3, 1, 2).copy()).float() / 255)
+        found = ANN.of(net)(torch.from_numpy(net.encode(shown).transpose(0, 3, 1, 2).copy()))
+    expected = (
+        expected["logits"] if isinstance(expected, dict) else expected[0] if isinstance(expected, tuple) else expected
+    )
+    scale = expected.abs().amax(0)
+    assert float(((found - expected).abs() / scale).max()) < 1e-3  # of each class, however large another one is
+
+
+def test_the_user_s_module_stays_as_it_was():
+    module = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(12, 3)).double().train()
+    assert from_torch(module, (3, 2, 2)).spec.output.size == 3
+    assert module.training and module[2].weight.dtype == torch.float64
+
+
+def test_a_class_of_huge_outputs_hides_no_difference_in_others():
+    expected = torch.tensor([[0.2, 0.1, -1e5], [0.1, 0.2, -1e5]])
+    wrong = expected + torch.tensor([0.01, 0, 0])
+    assert apart(expected, expected) == 0
+    assert apart(expected * (1 + 1e-6), expected) < MOST_DIFFERENCE < apart(wrong, expected)
 
 
 class Deep(nn.Module):
@@ -147,6 +205,12 @@ def test_what_cannot_run_or_has_no_classes_is_told():
         from_torch(nn.Conv2d(3, 4, 3), (4, 8, 8))
     with pytest.raises(UserError, match=r"the network gives \(4, 6, 6\), and no number for each class"):
         from_torch(nn.Conv2d(3, 4, 3), (3, 8, 8))
+    for shape in ((3, -8, 8), (3, 8)):
+        with pytest.raises(UserError, match="the shape of an input is three numbers"):
+            from_torch(nn.Conv2d(3, 4, 3), shape)
+    two = Spelt(lambda n, x: (n.fc(relu(n.conv(x)).mean((2, 3))), x))
+    with pytest.raises(UserError, match="a network with one output is needed, this one has 2"):
+        from_torch(two, (3, 8, 8))
     with pytest.raises(UserError, match=r"2 classes, but the network has 3 outputs"):
         from_torch(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 2, 2), classes="ab")
     broken = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
