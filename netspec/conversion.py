@@ -90,11 +90,11 @@ class Conversion:
 
     @classmethod
     def of(cls, thresholds: Thresholds) -> Conversion:
-        """The paper's, of a network without biases: Poisson input, neurons reset to zero, and thresholds alone."""
+        """The paper's, of a network without biases: Poisson input, the calibration's reset, thresholds alone."""
         made = {key: getattr(thresholds, key) for key in ("images", "source", "seed", "steps", "reset")}
         return cls(
             *(thresholds.checkpoint, thresholds.method, dict(thresholds.values)),
-            unit=thresholds.unit, percentile=thresholds.percentile, made=made,
+            reset=thresholds.reset, unit=thresholds.unit, percentile=thresholds.percentile, made=made,
         )  # fmt: skip
 
     @classmethod

@@ -26,7 +26,8 @@ from netspec.checkpoint import save_checkpoint
 from netspec.data import CIFAR10_CLASSES, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_file
-from netspec.importing.sources import Coding, Imported, import_onnx, import_torch, one_line
+from netspec.importing.proof import Coding
+from netspec.importing.sources import Imported, import_onnx, import_torch, one_line
 from netspec.options import make_parser
 
 CLASSES = {"cifar10": CIFAR10_CLASSES}

@@ -59,6 +59,7 @@ def test_thresholds_are_conversions(tiny):
         "zero",
     )
     assert load_conversion(find_thresholds(tiny, "spike-norm"), network) == found
+    assert Conversion.of(replace(thresholds, reset="subtract")).reset == "subtract"  # that of the calibration
 
 
 def test_every_number_changes_the_digest():

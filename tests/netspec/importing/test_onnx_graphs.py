@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from netspec.ann import ANN
 from netspec.errors import UserError
 from netspec.importing import Coding, from_onnx, import_onnx
-from netspec.importing.sources import MOST_DIFFERENCE
+from netspec.importing.proof import MOST_DIFFERENCE
 
 
 @dataclass

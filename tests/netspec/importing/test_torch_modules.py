@@ -11,7 +11,7 @@ from netspec.ann import ANN
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.errors import UserError
 from netspec.importing import Coding, from_torch, import_torch
-from netspec.importing.sources import MOST_DIFFERENCE, apart
+from netspec.importing.proof import MOST_DIFFERENCE, apart
 from sims.conversion.activations import from_activations
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
