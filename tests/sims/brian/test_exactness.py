@@ -40,8 +40,11 @@ def test_numpy_fires_the_spikes_of_the_reference(simulator, network, synapses, r
     compare(simulator, network, "numpy", synapses, reset)
 
 
-@pytest.mark.parametrize(("network", "reset"), [("garden", "zero"), ("garden", "subtract"), ("orchard", "subtract")])
-@pytest.mark.parametrize("runtime", ["cython", "standalone"])
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize(
+    ("runtime", "network"),
+    [("cython", "garden"), ("cython", "berry"), ("standalone", "garden"), ("standalone", "orchard")],
+)
 def test_compiled_shared_synapses_fire_the_spikes_of_the_reference(simulator, runtime, network, reset):
     compare(simulator, network, runtime, "shared", reset)
 
