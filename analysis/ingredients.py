@@ -72,7 +72,9 @@ INGREDIENTS: dict[str, Ingredient] = {
 }
 
 
-def measured(network: Checkpoint, conversion: Conversion, images: np.ndarray, labels: np.ndarray, steps: int):
+def measured(
+    network: Checkpoint, conversion: Conversion, images: np.ndarray, labels: np.ndarray, steps: int
+) -> pd.DataFrame:
     """Errors after some numbers of steps, and additions a MAC of the ANN and step; a row each.
 
     Parameters
