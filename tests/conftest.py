@@ -1,5 +1,6 @@
 """What all tests share: one torch thread, folders for compiled code, simulators that are built once."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def caches(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOING_DEEPER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_objects() -> None:
+    """Brian2 collects all garbage after every run: what is there before a file of tests is not gone through again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

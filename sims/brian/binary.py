@@ -6,9 +6,7 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from netspec.errors import UserError
 from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES
 from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
+from sims.brian.units import compile_units, join_units
 from sims.simulation.neuron_models import NeuronModel
 
 __all__ = ["Additions", "Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
@@ -35,8 +33,6 @@ SIMULATION = [
     SIMS / "simulation" / name for name in ("geometry.py", "neuron_models.py", "wiring.py")
 ]  # what a network is generated from
 OWN_HEADERS = ("run_input.h", "inner_loops.h")
-PRECOMPILED = ("objects.h", "brianlib/common_math.h", "brianlib/stdint_compat.h", *OWN_HEADERS)
-PRECOMPILED_STANDARD = ("algorithm", "climits", "cmath", "ctime", "fstream", "iostream")
 IN_ORDER = "-fno-associative-math"  # Brian2's -ffast-math would let the compiler add up spikes in any order
 BEGIN = "const auto run_began = std::chrono::steady_clock::now();"
 END = """
@@ -56,12 +52,13 @@ class Blueprint:
     half: bool
     profile: bool
     models: Mapping[str, NeuronModel]
+    batch: int = 1
 
     @property
     def key(self) -> str:
         """Two networks share a binary if their keys are equal."""
         models = {name: model.describe() for name, model in self.models.items()}
-        options = [self.synapses, self.reset, self.half, self.profile, models, toolchain(), sources()]
+        options = [self.synapses, self.reset, self.half, self.profile, models, self.batch, toolchain(), sources()]
         return digest(self.spec, self.weights or {}, options)[:32]
 
 
@@ -83,17 +80,14 @@ def build_binary(
     """
     missing = compiler_missing()
     if missing:
-        raise UserError(
-            f"no C++ compiler found ({missing} is missing): install g++ and make, or choose the runtime numpy"
-        )
+        raise UserError(f"no C++ compiler found ({missing} is missing): install g++, or choose the runtime numpy")
     start = time.perf_counter()
-    arrays, flags, device = generate(blueprint, folder, additions)
-    (folder / "arrays.json").write_text(json.dumps(arrays))
+    device = generate(blueprint, folder, additions)
     compiling = time.perf_counter()
-    compile_project(folder, flags, quiet)
-    for leftover in folder.glob("**/*.[og]*"):
-        if leftover.suffix in (".o", ".gch"):
-            leftover.unlink()
+    units = join_units(folder, CORES, additions is not None)
+    compile_units(folder, units, compiler_command(), [*compiler_flags(), IN_ORDER], quiet)
+    for leftover in folder.glob("*.o"):
+        leftover.unlink()
     return {"build": compiling - start, "compile": time.perf_counter() - compiling}, device
 
 
@@ -103,23 +97,13 @@ def compiler_command() -> list[str]:
 
 
 def compiler_missing() -> str:
-    """The program that is missing for compiled networks; ``''`` if all are there."""
-    return next((program for program in (compiler_command()[0], "make") if not shutil.which(program)), "")
+    """The program that is missing for compiled networks; ``''`` if it is there."""
+    program = compiler_command()[0]
+    return "" if shutil.which(program) else program
 
 
-def generate(
-    blueprint: Blueprint, project: Path, additions: Additions | None = None
-) -> tuple[dict[str, dict[str, str]], str, Any]:
-    """Write the C++ project of a network.
-
-    Returns
-    -------
-    arrays : dict
-        File and dtype of each variable ``group.name`` among the results.
-    flags : str
-        Compiler flags.
-    device : CPPStandaloneDevice
-    """
+def generate(blueprint: Blueprint, project: Path, additions: Additions | None = None) -> Any:
+    """Write the C++ project of a network; returns its CPPStandaloneDevice."""
     from brian2.core.preferences import prefs  # here, since Brian2 takes seconds to import
     from brian2.devices.cpp_standalone.device import CPPStandaloneDevice
     from brian2.devices.device import get_device, reset_device, set_device
@@ -139,75 +123,30 @@ def generate(
         device.insert_code("after_end", "run_input::tell_peak_memory();")
         device.takes_run_input = True
         options = (blueprint.synapses, blueprint.reset, blueprint.models, blueprint.half)
-        snn = SpikingNetwork(blueprint.spec, blueprint.weights, *options, open=additions is not None)
+        snn = SpikingNetwork(
+            blueprint.spec, blueprint.weights, *options, open=additions is not None, batch=blueprint.batch
+        )
         if additions:
             additions.prepare(snn)
         snn.network.run(DT, namespace=dict(additions.names) if additions else {}, profile=blueprint.profile)
-        read_duration_at_run_time(device, snn.network.name)
+        read_duration_at_run_time(device, snn.network.name, blueprint.batch)
         for header in OWN_HEADERS:
             shutil.copy(HERE / "include" / header, project)
         device.build(directory=str(project), compile=False, run=False, with_output=False)
-        arrays = {}
-        for variable in device.arrays:
-            name = f"{getattr(variable.owner, 'name', '')}.{variable.name}"
-            arrays[name] = {"file": device.get_array_filename(variable), "dtype": np.dtype(variable.dtype).name}
     finally:
         prefs.core.default_float_dtype = floats
         reset_device()
         get_device().defaultclock.dt = dt  # Brian2 has taken over ours
-    return arrays, " ".join([*compiler_flags(), IN_ORDER]), device
+    return device
 
 
-def read_duration_at_run_time(device, network: str) -> None:
+def read_duration_at_run_time(device, network: str, batch: int) -> None:
     """Let the generated ``main`` simulate as long as its input says, instead of the compiled-in duration."""
     for task, content in device.main_queue:
         if task == "run_network":
             lines = content[1]
             at = next(k for k, line in enumerate(lines) if line.startswith(f"{network}.run("))
-            lines[at] = f"{network}.run(run_input::get().duration(_array_defaultclock_dt[0]), NULL, 10.0);"
-
-
-def compile_project(project: Path, flags: str, quiet: bool) -> None:
-    """Run make on a generated project, with a precompiled header, a process a core and a progress bar.
-
-    Raises
-    ------
-    UserError
-        If the compiler fails; its messages are kept in a file that the error names.
-    """
-    compiler = compiler_command()
-    header = project / "precompiled.h"
-    lines = [f"#include <{name}>" for name in PRECOMPILED_STANDARD] + [f'#include "{name}"' for name in PRECOMPILED]
-    header.write_text("\n".join(lines) + "\n")
-    sources = next(line for line in (project / "makefile").read_text().splitlines() if line.startswith("SRCS"))
-    total = len(sources.split("=")[1].split())
-    (project / "make.deps").touch()  # everything is compiled once: there is no need to look for dependencies
-    with open(project / "make.log", "w") as log, tqdm(total=total, desc="compiling", unit="file", disable=quiet) as bar:
-        command = [*compiler, "-c", "-Wno-write-strings", *flags.split(), "-I.", "-x", "c++-header", header.name]
-        status = subprocess.call(command, cwd=project, stdout=log, stderr=log)
-        command = [
-            "make",
-            f"-j{CORES}",
-            f"CXX={shlex.join(compiler)}",
-            f"OPTIMISATIONS={flags} -include {header.name}",
-        ]
-        process = subprocess.Popen(command, cwd=project, stdout=log, stderr=log)
-        try:
-            while status == 0 and process.poll() is None:
-                time.sleep(0.1)
-                bar.update(len(list(project.glob("**/*.o"))) - bar.n)
-            bar.update(total - bar.n)
-        finally:
-            process.terminate()
-            status = process.wait() or status
-    if status:
-        handle, kept = tempfile.mkstemp(prefix="going-deeper-make-", suffix=".log")
-        told = (project / "make.log").read_bytes()
-        os.write(handle, told)
-        os.close(handle)
-        lines = told.decode(errors="replace").strip().splitlines() or ["without a word"]
-        first = next((line for line in lines if "error" in line), lines[0])
-        raise UserError(f"the C++ compiler {shlex.join(compiler)} failed ({first}); its messages are in {kept}")
+            lines[at] = f"{network}.run(run_input::get().duration({batch}, _array_defaultclock_dt[0]), NULL, 10.0);"
 
 
 def digest(spec: NetSpec, weights: Mapping[str, np.ndarray], more: object) -> str:

@@ -33,6 +33,8 @@ class Frame:
         All groups of the network, by name.
     models : mapping of str to NeuronModel
         Of the spiking populations.
+    batch : int
+        Images that are shown side by side.
 
     Attributes
     ----------
@@ -40,8 +42,10 @@ class Frame:
         To be added to the network.
     """
 
-    def __init__(self, wiring: Wiring, groups: Mapping[str, Group], models: Mapping[str, NeuronModel]) -> None:
-        self.spec, self.groups = wiring.spec, groups
+    def __init__(
+        self, wiring: Wiring, groups: Mapping[str, Group], models: Mapping[str, NeuronModel], batch: int = 1
+    ) -> None:
+        self.spec, self.groups, self.batch = wiring.spec, groups, batch
         self.states = {name: states(groups[name], model) for name, model in models.items()}
         self.counted = counted_groups(self.spec)
         self._given: RunInput | None = None
@@ -61,7 +65,7 @@ class Frame:
             "_spikespace": self.counted,
             "spike_count": self.counted,
         }
-        used |= {"I": self.states, "driven": self.states}
+        used |= {variable: self.states for variable in ("I", "driven", "measured", "peak")}
         references = {f"{kind}_{name}": (self.groups[name], kind) for kind, names in used.items() for name in names}
         marked = [name for name in self.states if "reached" in self.groups[name].variables]
         references |= {f"reached_{name}": (self.groups[name], "reached") for name in marked}
@@ -75,6 +79,7 @@ class Frame:
             variables=("dt", "t_in_timesteps"),
             references=references,
             settings={
+                "batch": self.batch,
                 "signs": INPUT_GROUPS,
                 "n_input": self.spec.input.size,
                 "n_output": self.spec.output.size,

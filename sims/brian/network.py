@@ -42,6 +42,9 @@ class SpikingNetwork:
         Shared synapses in C++ standalone are given their weights in half precision.
     open : bool
         In C++ standalone: every neuron is visited in every step, since objects of the user's own may move it.
+    batch : int
+        Images side by side, with shared synapses in C++ standalone: every group holds the neurons of the first image,
+        then those of the second, ... A step takes a layer for all of them, while its weights are in the caches.
 
     Attributes
     ----------
@@ -63,6 +66,7 @@ class SpikingNetwork:
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
         half: bool = False,
         open: bool = False,
+        batch: int = 1,
     ) -> None:
         if synapses not in SYNAPSES or reset not in RESETS:
             raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {RESETS}")
@@ -72,21 +76,23 @@ class SpikingNetwork:
             check_memory(spec)
         if is_standalone() and not getattr(get_device(), "takes_run_input", False):
             raise UserError("in C++ standalone a SpikingNetwork is made by StandaloneSimulator(..., prepare=FUNCTION)")
-        self.spec, self.synapses, self.reset, self.half = spec, synapses, reset, half
+        self.spec, self.synapses, self.reset, self.half, self.batch = spec, synapses, reset, half, batch
         models = models_of(spec, model)
         defaultclock.dt = DT
         self.network = Network()
         self.wiring = Wiring(spec)
         self.network.schedule = self.wiring.time_step
-        self.groups: dict[str, NeuronGroup | PoissonGroup] = {name: input_neurons(spec, name) for name in INPUT_GROUPS}
+        self.groups: dict[str, NeuronGroup | PoissonGroup] = {
+            name: input_neurons(spec, name, batch) for name in INPUT_GROUPS
+        }
         for population in spec.populations[1:]:
             if population.kind in UNTHRESHOLDED:
-                self.groups[population.name] = UNTHRESHOLDED[population.kind](population)
+                self.groups[population.name] = UNTHRESHOLDED[population.kind](population, batch)
             else:
                 own, marks = models[population.name], synapses == "shared" and not open
-                self.groups[population.name] = spiking_neurons(population, own, reset, marks)
+                self.groups[population.name] = spiking_neurons(population, own, reset, marks, batch)
         self.projections = {wire.name: self._project(wire, weights) for wire in self.wiring.wires}
-        self.frame = Frame(self.wiring, self.groups, models)
+        self.frame = Frame(self.wiring, self.groups, models, batch)
         self.network.add(*self.groups.values(), *self.projections.values(), *self.frame.objects)
 
     def __getitem__(self, name: str) -> NeuronGroup | PoissonGroup:
@@ -99,11 +105,12 @@ class SpikingNetwork:
         graded = self.spec[wire.projection.pre].kind == "relay"
         pre, post, when = self.groups[wire.pre], self.groups[wire.post], f"arrive_{wire.post}"
         if self.synapses == "shared" and pooling:
-            return MaxPooling(pre, post, wire.geometry, when, wire.name)
+            return MaxPooling(pre, post, wire.geometry, when, wire.name, self.batch)
         if self.synapses == "shared":
             kernel = None if given is None or wire.geometry.identity else pack_kernel(given, wire.geometry.groups)
             return SharedProjection(
-                *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name)
+                *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name),
+                batch=self.batch,
             )
         signed = None if given is None else wire.sign * given
         where = joined(self.spec, wire.projection)

@@ -34,12 +34,15 @@ TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "spike_value", "peak",
 TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
 
 
-def spiking_neurons(population: Population, model: NeuronModel, reset: str, marks: bool) -> NeuronGroup:
-    """A population of neurons of a model; ``marks`` tells whether its projections mark the pixels that they reach."""
+def spiking_neurons(population: Population, model: NeuronModel, reset: str, marks: bool, batch: int = 1) -> NeuronGroup:
+    """A population of neurons of a model; ``marks`` tells whether its projections mark the pixels that they reach.
+
+    Of all populations here, ``batch`` is for how many images side by side.
+    """
     name = population.name
     constants = "".join(f"{parameter} : 1 (shared, constant)\n" for parameter in model.parameters)
     group = NeuronGroup(
-        population.size,
+        batch * population.size,
         f"{model.equations}\n{constants}{EQUATIONS}",
         threshold=model.threshold,
         reset=f"{model.reset_text(reset)}\nspike_count += 1",
@@ -47,7 +50,8 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
         dtype=TYPES,
         namespace=dict(model.namespace),
     )
-    NeuronStep(group, model, reset, population.size // population.shape[-1] if marks else 0, when=f"fire_{name}")
+    pixels = population.size // population.shape[-1] if marks else 0
+    NeuronStep(group, model, reset, pixels, when=f"fire_{name}", batch=batch)
     if not is_standalone():  # else they are arguments of the binary
         group.v_th, group.spike_value = np.inf, 1
         for parameter, value in model.parameters.items():
@@ -55,20 +59,27 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
     return group
 
 
-def relays(population: Population) -> NeuronGroup:
+def relays(population: Population, batch: int = 1) -> NeuronGroup:
     """A population that passes its synaptic input on within the step."""
     name = population.name
-    group = NeuronGroup(population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", name=name, dtype=TYPES)
+    group = NeuronGroup(
+        batch * population.size, RELAY_EQUATIONS, threshold="v != 0", reset="v = 0", name=name, dtype=TYPES
+    )
     group.set_event_schedule("spike", when=f"fire_{name}")
     group.resetter["spike"].when = "resets"  # only when its value has crossed all its projections
     return group
 
 
-def max_pooling(population: Population) -> NeuronGroup:
+def max_pooling(population: Population, batch: int = 1) -> NeuronGroup:
     """A population that fires when the largest spike count of its window rises (:class:`MaxPooling` finds out)."""
     name = population.name
     group = NeuronGroup(
-        population.size, POOLING_EQUATIONS, threshold="v > 0", reset="v = 0\nspike_count += 1", name=name, dtype=TYPES
+        batch * population.size,
+        POOLING_EQUATIONS,
+        threshold="v > 0",
+        reset="v = 0\nspike_count += 1",
+        name=name,
+        dtype=TYPES,
     )
     group.set_event_schedule("spike", when=f"fire_{name}")
     group.resetter["spike"].when = f"reset_{name}"
@@ -77,10 +88,11 @@ def max_pooling(population: Population) -> NeuronGroup:
     return group
 
 
-def input_neurons(spec: NetSpec, name: str) -> PoissonGroup:
+def input_neurons(spec: NetSpec, name: str, batch: int = 1) -> PoissonGroup:
     """The input's neurons of one sign."""
-    group = PoissonGroup(spec.input.size, rates=np.zeros(spec.input.size) * Hz, name=name)
-    PoissonThresholder(group, when="fire_input")
+    size = batch * spec.input.size
+    group = PoissonGroup(size, rates=np.zeros(size) * Hz, name=name)
+    PoissonThresholder(group, when="fire_input", batch=batch)
     return group
 
 
@@ -101,20 +113,25 @@ class NeuronStep(TemplateRunner):
         Places of the population that projections mark, each with as many neurons as there are channels; or 0.
     when : str
         Scheduling slot.
+    batch : int
+        Images side by side.
     """
 
-    def __init__(self, group: NeuronGroup, model: NeuronModel, reset: str, pixels: int, when: str) -> None:
+    def __init__(
+        self, group: NeuronGroup, model: NeuronModel, reset: str, pixels: int, when: str, batch: int = 1
+    ) -> None:
         variables = ["_spikespace", "v", "peak", "measured", "driven", "alike"]
         sparse = bool(pixels) and is_standalone() and model.moves_by_input_alone
         if sparse:
-            group.variables.add_array("reached", size=pixels, dtype=np.int8)
+            group.variables.add_array("reached", size=batch * pixels, dtype=np.int8)
             variables.append("reached")
         reset_text = model.reset_text(reset)
         code = {"constant": "v += I", "update": model.update, "condition": f"_cond = {model.threshold}"}
         code["reset"] = f"{reset_text}\nspike_count += 1"
         for name in ("condition", "reset"):  # for thresholds that are all the same: less memory to read
             code[f"{name}_alike"] = re.sub(r"\bv_th\b", "lowest", code[name])
-        settings = {"n": len(group), "pixels": pixels if sparse else 1, "sparse": sparse, "update": bool(model.update)}
+        settings = {"n": len(group) // batch, "batch": batch, "pixels": pixels if sparse else 1, "sparse": sparse}
+        settings["update"] = bool(model.update)
         settings["again"] = sparse and reset_text != "v = 0"
         TemplateRunner.__init__(
             self, group, "neuron_step", when, f"{group.name}_step", code=code, variables=variables, settings=settings
@@ -132,7 +149,7 @@ class PoissonThresholder(TemplateRunner):
     depend on its key alone: not on the device, nor on the images before it, nor on how many there are.
     """
 
-    def __init__(self, group: PoissonGroup, when: str) -> None:
+    def __init__(self, group: PoissonGroup, when: str, batch: int = 1) -> None:
         group.variables.add_array("spike_count", size=len(group), dtype=np.int32)
         variables = ["_spikespace", "rates", "dt", "spike_count"]
         if is_standalone():
@@ -148,7 +165,7 @@ class PoissonThresholder(TemplateRunner):
             when,
             f"{group.name}_poisson_thresholder",
             variables=variables,
-            settings={"n": len(group)},
+            settings={"n": len(group) // batch, "batch": batch},
             codeobj_class=None if is_standalone() else NumpyTemplates,
         )
         group.contained_objects.remove(group.thresholder["spike"])

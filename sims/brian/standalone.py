@@ -5,7 +5,6 @@ Images, weights, thresholds, seeds, the number of steps and the rasters are run-
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["StandaloneSimulator"]
 
 PACKED = "weights.bin"
+MOST, NEURONS = 16, 1 << 23  # images side by side, and their neurons
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 
 
@@ -59,6 +59,9 @@ class StandaloneSimulator:
         Adds objects of the user's own (monitors, synapses, run_regularly) to the SpikingNetwork that it is given,
         before it is compiled: into a folder of its own, not cached. Names in their text are looked up where the
         simulator is made, and monitors hold what the last run gave.
+    batch : int, optional
+        Images side by side in the network, whose spikes are those of images one by one; by default as many as its size
+        allows. One with explicit synapses, with ``prepare``, and with other neurons than IF neurons.
 
     Attributes
     ----------
@@ -82,15 +85,18 @@ class StandaloneSimulator:
         profile: bool = False,
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
         prepare: Callable[[SpikingNetwork], object] | None = None,
+        batch: int | None = None,
     ) -> None:
         self.spec, self.synapses, self.given_weights = spec, synapses, weights
         self.models = models_of(spec, model)
+        single = synapses == "explicit" or prepare or any(m != IF for m in self.models.values())
+        self.batch = 1 if single else batch or side_by_side(spec)
         half = synapses == "shared" and fit_half(weights)
         self.seconds = {"build": 0.0, "compile": 0.0}
         self.peak_memory, self.run_seconds = 0, 0.0
         self.profiled: dict[str, float] = {}
         blueprint = Blueprint(
-            spec, weights if synapses == "explicit" else None, synapses, reset, half, profile, self.models
+            spec, weights if synapses == "explicit" else None, synapses, reset, half, profile, self.models, self.batch
         )
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
         self._device: Any = None
@@ -111,14 +117,13 @@ class StandaloneSimulator:
         """Look for binary and weights in the cache; make what is missing or damaged."""
         with COMPILING:
             self.folder = self._binary()
-        self.arrays = json.loads((self.folder / "arrays.json").read_text())
         if self.synapses == "shared":
             self.weights = self._packed() / PACKED
 
     def _build(self, blueprint: Blueprint, quiet: bool, folder: Path, additions: Additions | None = None) -> None:
         self.seconds, device = build_binary(folder, blueprint, quiet, additions)
         if additions:
-            self._device = device
+            self._device = device  # its monitors read from it
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded."""
@@ -166,11 +171,15 @@ class StandaloneSimulator:
         for name, value in given.thresholds.items():
             finite = np.minimum(np.asarray(value, dtype=np.float32), largest)
             arguments += [f"{name}.lowest={float(finite.min())!r}", f"{name}.alike={int(finite.min() == finite.max())}"]
-            place = repr(float(finite)) if finite.ndim == 0 else written(results / f"thresholds_{name}.f32", finite)
+            place = repr(float(finite))
+            if finite.ndim:
+                place = str(written(results / f"thresholds_{name}.f32", np.tile(finite, self.batch)))
             arguments.append(f"{name}.v_th={place}")
         for population in self.spec.emitting:
             worth = given.spike_values.get(population.name)
-            place = "1" if worth is None else str(written(results / f"values_{population.name}.f32", worth))
+            place = "1"
+            if worth is not None:
+                place = str(written(results / f"values_{population.name}.f32", np.tile(worth, self.batch)))
             arguments.append(f"{population.name}.spike_value={place}")
         for name, model in self.models.items():
             arguments += [f"{name}.{parameter}={value!r}" for parameter, value in model.parameters.items()]
@@ -213,20 +222,28 @@ class StandaloneSimulator:
             raise UserError("the simulation ended before its last step: it was interrupted")
         rasters = {}
         for name in (self.spec.output.name, *given.rasters):
-            rasters[name] = np.fromfile(results / f"raster_{name}.bin", dtype=np.int32).reshape(-1, 2)
+            spikes = np.fromfile(results / f"raster_{name}.bin", dtype=np.int32).reshape(-1, 2)
+            rasters[name] = spikes[np.argsort(spikes[:, 0], kind="stable")]  # one image after another
+        full = presentations // self.batch * self.batch  # of full batches, in which a step holds all images
+        first, rest = np.split(output_v.reshape(-1, classes), [full * given.steps])
+        first = first.reshape(-1, given.steps, self.batch, classes).swapaxes(1, 2)
+        rest = rest.reshape(given.steps, presentations - full, classes).swapaxes(0, 1)
+        peaks = {name: np.fromfile(results / f"peak_{name}.bin", dtype=np.float32) for name in given.measured}
         return Recording(
             self.spec,
             given.steps,
             counts.reshape(presentations, neurons),
-            output_v.reshape(presentations, given.steps, classes),
+            np.concatenate([first.reshape(full, given.steps, classes), rest]),
             rasters,
-            {name: self._result(results, f"{name}.peak") for name in given.measured},
+            {name: peak.reshape(self.batch, -1).max(axis=0) for name, peak in peaks.items()},
             given.describe(),
         )
 
-    def _result(self, results: Path, name: str) -> np.ndarray:
-        array = self.arrays[name]
-        return np.fromfile(results / array["file"], dtype=array["dtype"])
+
+def side_by_side(spec: NetSpec) -> int:
+    """How many images a network takes side by side: their neurons, and what they need of memory, are bounded."""
+    fitting = NEURONS // sum(population.size for population in spec.populations)
+    return min(MOST, 2 ** max(0, fitting.bit_length() - 1))
 
 
 def written(file: Path, numbers: np.ndarray) -> Path:

@@ -49,6 +49,8 @@ class SharedProjection(TemplateRunner):
         Of ``post``, one number a neuron, of single or double precision.
     ours : bool
         Whether both are groups of a SpikingNetwork, whose ``spike_value`` and ``reached`` are heeded.
+    batch : int
+        Images whose neurons both groups hold, one image after another.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class SharedProjection(TemplateRunner):
         order: int = 0,
         variable: str = "v",
         ours: bool = True,
+        batch: int = 1,
     ) -> None:
         references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, variable)}
         marks = 0  # of each pixel of post; a dense projection takes all of post for one
         if ours and "reached" in post.variables:
             references |= {"_post_lowest": (post, "lowest"), "_post_reached": (post, "reached")}
-            marks, rest = divmod(post.variables["reached"].size, geometry.post_height * geometry.post_width)
+            marks, rest = divmod(post.variables["reached"].size, batch * geometry.post_height * geometry.post_width)
             assert marks and not rest
         assert geometry.kernel_size < 2**31  # places in it are int32
         if ours and "spike_value" in pre.variables:
@@ -81,7 +84,9 @@ class SharedProjection(TemplateRunner):
         dtype = np.dtype(post.variables[variable].dtype)
         double = dtype == np.float64
         settings = asdict(geometry) | {
-            "pre_size": len(pre),
+            "batch": batch,
+            "pre_size": len(pre) // batch,
+            "post_size": len(post) // batch,
             "row": geometry.row,
             "real": "double" if double else "float",
             "sign": sign,
@@ -117,12 +122,16 @@ class MaxPooling(TemplateRunner):
     geometry : Geometry
     when, name
         As for every Brian2 object.
+    batch : int
+        Images whose neurons both groups hold, one image after another.
     """
 
-    def __init__(self, pre: Group, post: Group, geometry: Geometry, when: str, name: str) -> None:
+    def __init__(self, pre: Group, post: Group, geometry: Geometry, when: str, name: str, batch: int = 1) -> None:
         references = {"_pre_spikes": (pre, "_spikespace"), "_pre_count": (pre, "spike_count")}
         references |= {"_post_count": (post, "spike_count"), "_post_v": (post, "v")}
-        TemplateRunner.__init__(self, post, "max_pooling", when, name, (), references, {"g": asdict(geometry)})
+        TemplateRunner.__init__(
+            self, post, "max_pooling", when, name, (), references, {"g": asdict(geometry) | {"batch": batch}}
+        )
 
 
 def explicit_synapses(

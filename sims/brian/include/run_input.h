@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -27,8 +28,12 @@ struct PerNeuron {
     const float* values = nullptr;
     int64_t presentations = 0;
 
-    const float* at(int64_t presentation, int64_t neurons) const {
-        return values ? values + presentation % presentations * neurons : nullptr;
+    // To the neurons those of a presentation, or 0.
+    void copy(int64_t presentation, int64_t neurons, float* to) const {
+        if (values)
+            std::copy_n(values + presentation % presentations * neurons, neurons, to);
+        else
+            std::fill_n(to, neurons, 0.0f);
     }
 };
 
@@ -43,17 +48,35 @@ struct Input {
     const uint64_t* keys = nullptr;
     int64_t presentations = 0;
     int64_t steps = 0;  // of one presentation
+    int active = 1;  // images that are shown now, side by side: fewer at the end of a run
     int64_t raster_presentations = 0;  // how many presentations, from the first, have their spikes noted
     std::set<std::string> rasters;
-    mutable std::map<std::string, PerNeuron> initial, constant;  // potentials at the start; input of each step
-    mutable std::map<std::string, std::vector<Event>> events;
+    std::map<std::string, PerNeuron> initial, constant;  // potentials at the start; input of each step
+    std::map<std::string, std::vector<Event>> events;
 
-    double duration(double dt) const { return presentations * steps * dt; }
+    // Of a run of so many images side by side.
+    double duration(int batch, double dt) const { return (presentations + batch - 1) / batch * steps * dt; }
+
+    // The first of a group's events that is not before this step of the run.
+    size_t first_event(const std::string& group, int64_t step) const {
+        const auto& all = events.at(group);
+        return std::lower_bound(all.begin(), all.end(), step, [](const Event& a, int64_t b) { return a.step < b; }) - all.begin();
+    }
 };
 
 inline Input& get() {
     static Input input;
     return input;
+}
+
+// Memory full of zeros, which takes up room only where it is used; at a place that suits vectors.
+inline void* zeros(const size_t bytes) {
+    char* const room = static_cast<char*>(std::calloc(bytes + 64, 1));
+    if (!room) {
+        std::cerr << "out of memory" << std::endl;
+        std::exit(3);
+    }
+    return room + (64 - reinterpret_cast<uintptr_t>(room) % 64) % 64;
 }
 
 inline const void* map_file(const std::string& path) {

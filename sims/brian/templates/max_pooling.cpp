@@ -2,9 +2,10 @@
 {% extends 'common_group.cpp' %}
 {% block maincode %}
 {% set spikes = get_array_name(variables['_pre_spikes']) %}
-    const int32_t n_spikes = {{spikes}}[{{g.height * g.width * g.channels}}];
+    const int32_t n_spikes = {{spikes}}[{{g.batch * g.height * g.width * g.channels}}];
     for (int32_t s = 0; s < n_spikes; s++) {
-        const int32_t i = {{spikes}}[s], count = {{get_array_name(variables['_pre_count'])}}[i];
+        const int32_t count = {{get_array_name(variables['_pre_count'])}}[{{spikes}}[s]];
+        const int32_t image = {{spikes}}[s] / {{g.height * g.width * g.channels}}, i = {{spikes}}[s] % {{g.height * g.width * g.channels}};
         const int c = i % {{g.channels}};
         const int x = (i / {{g.channels}}) % {{g.width}} + {{g.left}}, y = i / {{g.channels * g.width}} + {{g.top}};
         const int top = y < {{g.kernel_height}} ? 0 : (y - {{g.kernel_height}}) / {{g.stride_y}} + 1;
@@ -12,7 +13,7 @@
         const int bottom = std::min(y / {{g.stride_y}}, {{g.post_height - 1}}), right = std::min(x / {{g.stride_x}}, {{g.post_width - 1}});
         for (int row = top; row <= bottom; row++) {
             for (int column = left; column <= right; column++) {
-                const int k = (row * {{g.post_width}} + column) * {{g.post_channels}} + c;
+                const int k = ((image * {{g.post_height}} + row) * {{g.post_width}} + column) * {{g.post_channels}} + c;
                 if (count > {{get_array_name(variables['_post_count'])}}[k]) {{get_array_name(variables['_post_v'])}}[k] = 1;
             }
         }

@@ -4,13 +4,14 @@
 {% block maincode %}
 {% set spikes = get_array_name(variables['_spikespace']) %}
 {% set potential = get_array_name(variables['v']) %}
+    const int images = {{'run_input::get().active' if batch > 1 else 1}};
     const bool driven = {{get_array_name(variables['driven'])}}[0];
     if (driven)
     {
         const size_t _vectorisation_idx = -1;
         {{scalar_code['constant']|autoindent}}
 #pragma GCC ivdep
-        for (int _idx = 0; _idx < {{n}}; _idx++) {
+        for (int _idx = 0; _idx < images * {{n}}; _idx++) {
             const size_t _vectorisation_idx = _idx;
             {{vector_code['constant']|autoindent}}
         }
@@ -18,11 +19,11 @@
     if ({{get_array_name(variables['measured'])}}[0]) {
         float* __restrict const potential = {{potential}};
         float* __restrict const peak = {{get_array_name(variables['peak'])}};
-        for (int i = 0; i < {{n}}; i++) {
+        for (int i = 0; i < images * {{n}}; i++) {
             peak[i] = potential[i] > peak[i] ? potential[i] : peak[i];
             potential[i] = 0;
         }
-        {{spikes}}[{{n}}] = 0;
+        {{spikes}}[{{batch * n}}] = 0;
         return;
     }
     {% if update %}
@@ -30,7 +31,7 @@
         const size_t _vectorisation_idx = -1;
         {{scalar_code['update']|autoindent}}
 #pragma GCC ivdep
-        for (int _idx = 0; _idx < {{n}}; _idx++) {
+        for (int _idx = 0; _idx < images * {{n}}; _idx++) {
             const size_t _vectorisation_idx = _idx;
             {{vector_code['update']|autoindent}}
         }
@@ -43,8 +44,8 @@
     {% endif %}
     {
         int8_t fires[vectors::MARKS] = {};
-        for (int place = 0; place < {{pixels}}; place += vectors::MARKS) {
-            const int places = std::min({{pixels}} - place, vectors::MARKS);
+        for (int place = 0; place < images * {{pixels}}; place += vectors::MARKS) {
+            const int places = std::min(images * {{pixels}} - place, vectors::MARKS);
             uint64_t mask = ~0ull >> (vectors::MARKS - places);
             {% if sparse %}
             if (!driven) mask = vectors::marked(reached + place, places);
@@ -83,7 +84,7 @@
         }
     }
     {% if sparse %}
-    std::memset(reached, 0, {{pixels}});
+    std::memset(reached, 0, images * {{pixels}});
     {% endif %}
     if (alike) {
         const size_t _vectorisation_idx = -1;
@@ -105,5 +106,5 @@
     {% if again %}
     for (int32_t s = 0; s < n_spikes; s++) reached[{{spikes}}[s] / {{n // pixels}}] = 1;  // it may still be above threshold
     {% endif %}
-    {{spikes}}[{{n}}] = n_spikes;
+    {{spikes}}[{{batch * n}}] = n_spikes;
 {% endblock %}
