@@ -7,6 +7,7 @@ a relay need fewer than 24 bits.
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -220,6 +221,27 @@ def case(name: str, reset: str = "zero", steps: int = 20) -> tuple[NetSpec, dict
     thresholds = exact_thresholds(spec, weights, x, reset)
     run_input = RunInput(x, thresholds, steps, seed=5, rasters=groups(spec), raster_presentations=len(x))
     return spec, weights, run_input
+
+
+def varied(spec: NetSpec, seed: int, coding: str, steps: int = 6, n: int = 2, noted: int = 2) -> RunInput:
+    """A run in which everything that can be told of neurons differs between them; all numbers are exact."""
+    rng = np.random.default_rng(seed)
+    x, thresholds, constant, initial = images(spec, n, seed), {}, {}, {}
+    for population in spec.spiking:
+        name, channels = population.name, population.shape[2]
+        thresholds[name] = [rng.integers(1, 128) / 64, rng.integers(1, 128, channels) / 64][rng.integers(2)]
+        if rng.random() < 0.5:
+            constant[name] = rng.integers(-32, 33, channels) / 64
+        if rng.random() < 0.5:
+            initial[name] = rng.integers(-64, 65, population.shape) / 64
+    place = [rng.integers(0, size, 20 * n) for size in (n, steps, *spec.input.shape)]
+    events = np.unique(np.stack([*place, rng.choice([-1, 1], 20 * n)], axis=1), axis=0)
+    if coding == "current":
+        x = 2 * np.round(4 * x) / 4  # beyond 1
+    shown = RunInput(x, thresholds, steps, seed, rasters=groups(spec), raster_presentations=noted, coding=coding)
+    values = {p.name: 2.0 ** rng.integers(-2, 2, p.shape[2]) for p in spec.spiking if rng.random() < 0.5}
+    events = events if coding == "events" else None
+    return replace(shown, events=events, constant=constant, initial=initial, spike_values=values)
 
 
 def assert_same(recording: Recording, expected: Recording) -> None:

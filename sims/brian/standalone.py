@@ -171,7 +171,7 @@ class StandaloneSimulator:
         for name, value in given.thresholds.items():
             finite = np.minimum(np.asarray(value, dtype=np.float32), largest)
             arguments += [f"{name}.lowest={float(finite.min())!r}", f"{name}.alike={int(finite.min() == finite.max())}"]
-            place = repr(float(finite))
+            place = "" if finite.ndim else repr(float(finite))
             if finite.ndim:
                 place = str(written(results / f"thresholds_{name}.f32", np.tile(finite, self.batch)))
             arguments.append(f"{name}.v_th={place}")

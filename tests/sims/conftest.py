@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from brian2 import prefs
 from commands import Ended
 from dask.distributed import LocalCluster
 from evaluations import IN_PROCESS, evaluate_samples
@@ -27,3 +28,9 @@ def whole(run_evaluate: Callable[..., Ended], tmp_path_factory: pytest.TempPathF
     """The folder of an evaluation of all images, one shard a seed; and what was said."""
     out = tmp_path_factory.mktemp("whole") / "new" / "folder"
     return out, run_evaluate(out, "--seeds", 2, "--shard", 20)
+
+
+@pytest.fixture
+def fast_compiler(monkeypatch) -> None:
+    """Compile in less time."""
+    monkeypatch.setitem(prefs, "codegen.cpp.extra_compile_args_gcc", ["-w", "-O0", "-std=c++11"])

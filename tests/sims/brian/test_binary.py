@@ -15,7 +15,7 @@ from networks import NETWORKS, assert_same, case, exact_weights, images, pair, s
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
-from sims.brian import binary
+from sims.brian import binary, units
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.neuron_models import models_of
@@ -26,10 +26,10 @@ from sims.simulation.reference import ReferenceSimulator
 def no_compiler(monkeypatch) -> None:
     """Whoever compiles, fails the test."""
 
-    def compile_project(*_):
+    def compile_units(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(binary, "compile_project", compile_project)
+    monkeypatch.setattr(binary, "compile_units", compile_units)
 
 
 # What shares a binary
@@ -177,28 +177,27 @@ def test_a_script_with_a_simulation_of_its_own_is_left_as_it_was(own_cache, tmp_
 
 
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("missing", ["g++", "make", "clang-nowhere"])
+@pytest.mark.parametrize("missing", ["g++", "clang-nowhere"])
 def test_a_missing_compiler_is_named_with_the_remedy(monkeypatch, tmp_path, missing):
-    for program in {"g++", "make"} - {missing}:
+    for program in {"g++"} - {missing}:
         script(tmp_path / program, "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path))
     if missing.startswith("clang"):
         monkeypatch.setenv("CXX", missing)
     else:
         monkeypatch.delenv("CXX", raising=False)
-    message = f"no C++ compiler found ({missing} is missing): install g++ and make, or choose the runtime numpy"
+    message = f"no C++ compiler found ({missing} is missing): install g++, or choose the runtime numpy"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
 
 
-@pytest.mark.parametrize("fails", ["at once", "on a source file"])
+@pytest.mark.parametrize("fails", ["at once", "when it links"])
 def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, own_cache, fails):
-    """The precompiled header is the first thing to be compiled."""
     text = "echo 'no space left on device' >&2; exit 1"
-    if fails == "on a source file":
-        text = f'case "$*" in *c++-header*) exit 0;; esac; {text}'
+    if fails == "when it links":
+        text = f'case "$*" in *"-o main"*) {text};; esac; exec g++ "$@"'
     monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", text)))
-    monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(units.tempfile, "tempdir", str(tmp_path))
     reason = r"the C\+\+ compiler .*broken-g\+\+ failed \(.*\); its messages are in "
     with pytest.raises(UserError, match=reason) as caught:
         StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
@@ -212,7 +211,7 @@ def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, o
 def test_after_a_failure_brian2_runs_in_this_process_again(monkeypatch, tmp_path, simulator):
     spec, weights, run_input = case("sprout")
     monkeypatch.setenv("CXX", str(script(tmp_path / "broken-g++", "exit 1")))
-    monkeypatch.setattr(binary.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(units.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(UserError):
         StandaloneSimulator(spec, weights, quiet=True)
     recording = simulator("sprout", "numpy").run(run_input)

@@ -5,7 +5,6 @@ Both are told the same weights and thresholds, whose sums float32 holds exactly,
 
 import numpy as np
 import pytest
-from brian2 import prefs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from networks import NETWORKS, assert_same, case, exact_weights, groups, images, specs, weights_of
@@ -17,12 +16,6 @@ from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 from sims.simulation.stimulus import presentation_keys, spike_probability_draws
 from sims.simulation.wiring import SYNAPSES
-
-
-@pytest.fixture
-def fast_compiler(monkeypatch) -> None:
-    """Halve the time of compilation."""
-    monkeypatch.setitem(prefs, "codegen.cpp.extra_compile_args_gcc", ["-w", "-O0", "-std=c++11"])
 
 
 def compare(simulator, network: str, runtime: str, synapses: str, reset: str = "zero") -> None:

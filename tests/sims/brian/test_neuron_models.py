@@ -7,7 +7,7 @@ import pytest
 from brian2 import SpikeMonitor, StateMonitor, Synapses, prefs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import assert_same, case, exact_weights, groups, images, specs, weights_of
+from networks import assert_same, case, exact_weights, specs, varied, weights_of
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
@@ -26,27 +26,6 @@ EXACT = (IF, HALF_LEFT, SHORT_REST)
 ADAPTIVE = NeuronModel(
     "adaptive", "v : 1\na : 1", update="a *= 0.5", threshold="v >= v_th + a", on_spike="a += 0.5", initial={"a": 0.25}
 )
-
-
-def varied(spec: NetSpec, seed: int, coding: str, steps: int = 6) -> RunInput:
-    """A run in which everything that can be told of neurons differs between them; all numbers are exact."""
-    rng = np.random.default_rng(seed)
-    x, thresholds, constant, initial = images(spec, 2, seed), {}, {}, {}
-    for population in spec.spiking:
-        name, channels = population.name, population.shape[2]
-        thresholds[name] = [rng.integers(1, 128) / 64, rng.integers(1, 128, channels) / 64][rng.integers(2)]
-        if rng.random() < 0.5:
-            constant[name] = rng.integers(-32, 33, channels) / 64
-        if rng.random() < 0.5:
-            initial[name] = rng.integers(-64, 65, population.shape) / 64
-    place = [rng.integers(0, size, 40) for size in (2, steps, *spec.input.shape)]
-    events = np.unique(np.stack([*place, rng.choice([-1, 1], 40)], axis=1), axis=0)
-    if coding == "current":
-        x = 2 * np.round(4 * x) / 4  # beyond 1
-    shown = RunInput(x, thresholds, steps, seed, rasters=groups(spec), raster_presentations=2, coding=coding)
-    values = {p.name: 2.0 ** rng.integers(-2, 2, p.shape[2]) for p in spec.spiking if rng.random() < 0.5}
-    events = events if coding == "events" else None
-    return replace(shown, events=events, constant=constant, initial=initial, spike_values=values)
 
 
 def feasible(spec: NetSpec, coding: str) -> bool:

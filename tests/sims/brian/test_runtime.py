@@ -9,13 +9,13 @@ from sims.brian import runtime
 from sims.brian.runtime import RUNTIMES, choose_runtime, open_simulator
 
 
-@pytest.mark.parametrize("missing", ["", "make"])
+@pytest.mark.parametrize("missing", ["", "g++"])
 def test_without_a_choice_networks_are_compiled_if_there_is_a_compiler(missing, monkeypatch, capsys):
     monkeypatch.setattr(runtime, "compiler_missing", lambda: missing)
     assert [choose_runtime(asked) for asked in RUNTIMES] == list(RUNTIMES)
     assert capsys.readouterr().err == ""
     assert choose_runtime(None) == ("numpy" if missing else "standalone")
-    told = "no C++ compiler (make is missing): running with numpy, many times slower\n"
+    told = "no C++ compiler (g++ is missing): running with numpy, many times slower\n"
     assert capsys.readouterr() == ("", told if missing else "")
 
 
