@@ -1,4 +1,4 @@
-"""Draw the figures of the paper and the table of results from the tables in analysis/results.
+"""Draw the figures of the paper and the tables of results, README's too, from the tables in analysis/results.
 
 A figure whose tables do not exist yet is left out, with a line that says by which command they are made.
 """
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.coding import sample_photograph
-from analysis.results import RESULTS, MissingTableError, comparison, load, markdown, operations_summary
+from analysis.results import RESULTS, MissingTableError, comparison, headline, load, markdown, operations_summary
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
@@ -39,6 +39,7 @@ events* counts each spike once for every neuron that it reaches; *by layers* is 
 counts and the ANN's operations. The events of the input come on top.
 
 {operations}"""
+BEGIN, END = "<!-- by analysis/make_figures.py -->\n", "<!-- end -->\n"  # of the table in README
 IMAGENETTE = """
 Imagenette is ten classes of ImageNet: errors on it cannot be compared with the paper's on all thousand.
 """
@@ -83,6 +84,14 @@ def results_page(tables: Path = RESULTS) -> str:
     )
 
 
+def with_headline(readme: str, tables: Path = RESULTS) -> str:
+    """README with the table of results between its two markers as the tables have it."""
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    table = markdown(headline(load("errors", tables), load("operations", tables)))
+    return f"{before}{BEGIN}{table}{END}{after}"
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--tables", type=Path, default=RESULTS, metavar="DIR", help="where the tables are")
@@ -106,6 +115,9 @@ def main() -> None:
     else:
         written.append(out / "results.md")
         write_atomically(written[-1], page)
+        if published and not options.out:
+            written.append(ROOT / "README.md")
+            write_atomically(written[-1], with_headline(written[-1].read_text()))
     print("written: " + " ".join(os.path.relpath(path) for path in written))
 
 

@@ -19,11 +19,17 @@ from sims.evaluation.shards import LATER
 from sims.simulation.metrics import JOULES_PER_AC, JOULES_PER_MAC, constant_operations, layerwise_ratio_of_means
 
 RESULTS = Path(__file__).parent / "results"
+TEST_IMAGES = 10_000
 KINDS = ("errors", "operations")
 LAYER = "spikes_per_neuron_"
 ARCHITECTURES = {"vgg": "VGG-", "resnet": "ResNet-"}
 DATA = {"cifar10": "CIFAR-10", "imagenette": "Imagenette", "imagenet": "ImageNet"}
-VARIANTS = {"basic": "no junction ReLUs", "constraint1": "no pre-processing layers"}
+VARIANTS = {
+    "basic": "no junction ReLUs",
+    "constraint1": "no pre-processing layers",
+    "60epochs": "60 epochs",
+    "decay3": "weight decay 0.0003",
+}
 METHODS = {"spike-norm": "SPIKE-NORM", "ann-norm": "ANN-model"}
 THRESHOLDS = ["method", "unit", "percentile", "thresholds"]  # columns that tell thresholds apart
 
@@ -242,6 +248,39 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "the paper": _published(name, last),
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The paper's networks and their answers in few steps, on all test images of CIFAR-10: README's table.
+
+    A row for each conversion of a network, VGG and more steps first; seeds evaluated apart are brought together.
+    """
+    rows = []
+    for name, table in errors.items():
+        whole = table[(table["images"] == TEST_IMAGES) & table["data"].str.startswith("CIFAR-10 test")]
+        for setting, every in whole.groupby([*THRESHOLDS, "reset"], sort=False):
+            last = every[every["steps"] == every["steps"].max()]
+            n = last["seed"].str.split().str.len()
+            increment = float(np.average(last["increment"], weights=n))
+            work = operations.get(name, every.iloc[:0])
+            work = work[(work[[*THRESHOLDS, "reset"]] == list(setting)).all(axis=1) & (work["images"] == TEST_IMAGES)]
+            first = last.iloc[0]
+            rows.append(
+                {
+                    "network": describe(name).replace(", CIFAR-10", ""),
+                    "conversion": thresholds_of(first),
+                    "reset": first["reset"],
+                    "steps": first["steps"],
+                    "seeds": n.sum() if first["coding"] == "poisson" else "",
+                    "ANN": f"{first['ann_error']:.2f} %",
+                    "SNN": f"{np.average(last['snn_error'], weights=n):.2f} %",
+                    "increment": f"{increment:+.2f}",
+                    "AC/MAC": _layerwise(name, work.iloc[0]) if len(work) else "",
+                    "the paper's ANN, SNN": _published(name, first).rsplit(",", 1)[0],
+                }
+            )
+    rows.sort(key=lambda row: (not row["network"].startswith("VGG"), -row["steps"]))
     return pd.DataFrame(rows)
 
 
