@@ -44,6 +44,12 @@ TABLES = Mapping[str, pd.DataFrame]
 CODING_STEPS = 1000
 ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
+RESET_OF = {"poisson": "zero", "current": "subtract"}  # the paper's, and that of conversions for few steps
+POINTS_LOST = {
+    "vgg16-cifar10": "VGG-16",
+    "resnet20-cifar10": "ResNet-20",
+    "resnet20-cifar10-60epochs-decay3": "ResNet-20, 60 epochs",
+}
 JUNCTIONS = CONSTRAINTS["1"].checkpoint
 
 
@@ -244,6 +250,37 @@ def convergence_by_network(errors: TABLES) -> Figure:
             own_marks = {label: mark for (where, label), mark in marks.items() if where == data}
             _legend(_errors(ax, curves, own_levels, own_marks), describe(f"vgg16-{data}").split(", ")[1])
     return figure
+
+
+def points_lost(errors: TABLES) -> Figure:
+    """What the paper's conversion and one for few steps lose against their ANNs, against steps."""
+    with style():
+        figure = Figure(figsize=(4.6, 2.5))
+        ax = figure.subplots()
+        for number, (name, label) in enumerate(POINTS_LOST.items()):
+            table = errors.get(name, pd.DataFrame(columns=["coding", "images"]))
+            codings = [coding for coding in ("poisson", "current") if (table["coding"] == coding).any()]
+            for coding in codings:
+                rows = table[(table["coding"] == coding) & (table["reset"] == RESET_OF[coding])]
+                rows = evaluations(rows, only_largest=True)[0] if coding == "poisson" else longest(rows)
+                line = {"linestyle": "-" if coding == "poisson" else "--", "marker": ".", "color": f"C{number}"}
+                told = f"{label}, {'SPIKE-NORM' if coding == 'poisson' else 'for few steps'}"
+                ax.plot(rows["steps"], rows["increment"], label=told, **line)
+        if not ax.lines:
+            raise MissingTableError("no errors of the networks in README's picture; make them with sims/evaluate.py")
+        ax.axhline(0, color=MUTED, linewidth=0.6)
+        ax.set(
+            xscale="log", xlim=(2, 4000), ylim=(-0.5, 12), xlabel="time steps", ylabel="points of error above the ANN"
+        )
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure
+
+
+def longest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of evaluations of most images the one that has most steps."""
+    found = evaluations(rows[rows["images"] == rows["images"].max()])
+    return max(found, key=lambda one: one["steps"].max())
 
 
 def convergence_by_setting(errors: TABLES, name: str) -> Figure:

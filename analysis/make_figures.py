@@ -55,6 +55,7 @@ def all_figures(tables: Path = RESULTS) -> Iterator[tuple[str, Callable[[], Figu
     yield "figure2c_balancing_factors", figures.balancing_factors
     yield "figure3_constraints", lambda: figures.constraints(load("errors", tables))
     yield "figure4_convergence", lambda: figures.convergence_by_network(load("errors", tables))
+    yield "points_lost", lambda: figures.points_lost(load("errors", tables))
     yield "figure5_spike_counts", lambda: figures.spike_counts(load("operations", tables))
     yield f"thresholds_{CODING_NETWORK}", lambda: figures.thresholds(CODING_NETWORK)
     measured = [path.name.removesuffix(CONVERGENCE) for path in sorted(tables.glob(f"*{CONVERGENCE}"))]

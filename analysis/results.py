@@ -105,7 +105,7 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
         missing = {*THRESHOLDS, "seed"} - set(table)
         if missing:
             raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")
-    return tables
+    return {name: table.assign(**{k: v for k, v in LATER.items() if k not in table}) for name, table in tables.items()}
 
 
 def choose(
@@ -137,7 +137,7 @@ def choose(
         rows = tables[name].query("reset == @reset and percentile == @percentile")
         rows = rows[variants(rows) == thresholds]
         for column, usual in LATER.items():
-            rows = rows[rows[column] == usual] if column in rows else rows
+            rows = rows[rows[column] == usual]
         rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")

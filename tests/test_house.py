@@ -1,6 +1,7 @@
-"""The house: which file may import which, and how long a file may be (read from the sources, lazy imports too)."""
+"""The house: which file may import which, and how long a file may be (read from the sources, lazy imports too); links."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -67,6 +68,12 @@ def test_files_are_short():
     for most, files in ((400, [*CODE.values(), *templates]), (500, TESTS)):
         lines = {file.relative_to(ROOT): len(file.read_text().splitlines()) for file in files}
         assert not {file: n for file, n in lines.items() if n > most}
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_the_search_path_is_left_alone():

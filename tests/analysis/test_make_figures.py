@@ -31,6 +31,12 @@ def test_the_results_page_says_what_imagenette_is(tables):
     assert "Imagenette is ten classes of ImageNet" in make_figures.results_page(tables)
 
 
+def test_readme_is_short_and_has_the_table_that_the_results_give():
+    readme = (make_figures.ROOT / "README.md").read_text()
+    assert make_figures.with_headline(readme) == readme
+    assert 6000 <= len(readme.encode()) <= 8192
+
+
 def test_figures_of_ones_own_tables_leave_the_published_ones_alone(tmp_path):
     tables = write_tables(tmp_path / "tables", ("vgg16-cifar10",))
     published = files(make_figures.ROOT / "figures")
