@@ -1,4 +1,4 @@
-"""The house: which file may import which, and how long a file may be (read from the sources, lazy imports too); links."""
+"""The house: which file may import which (read from the sources, lazy imports too), how long files are; links."""
 
 import ast
 import re
