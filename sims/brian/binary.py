@@ -84,7 +84,7 @@ def build_binary(
     start = time.perf_counter()
     device = generate(blueprint, folder, additions)
     compiling = time.perf_counter()
-    units = join_units(folder, CORES, additions is not None)
+    units = join_units(folder, CORES, results=additions is not None or blueprint.profile)
     compile_units(folder, units, compiler_command(), [*compiler_flags(), IN_ORDER], quiet)
     for leftover in folder.glob("*.o"):
         leftover.unlink()

@@ -20,7 +20,7 @@ ZEROS = re.compile(r"(\w+) = new (\w+)\[(\d+)\];\s*for\(int i=0; i<\3; i\+\+\) \
 def join_units(project: Path, parts: int, results: bool) -> dict[str, str]:
     """Write the project's code as ``parts`` files of time steps, and one that surrounds them.
 
-    ``results`` tells whether the program leaves all variables behind, for Brian2 to read. Returns the optimisation of
+    ``results`` tells whether the program leaves its variables and the time of each object, for Brian2 to read. Returns the optimisation of
     each file, by its name.
     """
     units: list[list[str]] = [[] for _ in range(parts)]

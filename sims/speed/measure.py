@@ -46,7 +46,7 @@ def measure_dense(
     inputs = dense_input(run_input.x[0], run_input.seed, steps)
     layers = []
     for _ in range(repetitions):
-        counts = simulator.run(inputs, run_input.thresholds)
+        counts = {name: count[0] for name, count in simulator.run(inputs, run_input.thresholds).items()}
         layers.append(simulator.seconds)
     counts[spec.input.name] = sum(np.abs(signed[0].permute(1, 2, 0).numpy()) for signed in inputs)
     row = speed(spec, counts, steps, [sum(run.values()) for run in layers])

@@ -17,11 +17,12 @@ from netspec.spec import NetSpec
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import MOST_STEPS, RunInput
 from sims.speed.activity import CALIBRATED, activity_table, random_image, random_weights, targets, thresholds_for
+from sims.speed.answers import answers_table
 from sims.speed.comparison import crossings, growth_fit, ratios
 from sims.speed.dense import DenseSimulator
 from sims.speed.measure import layer_seconds, measure, measure_dense, per_step
 
-PARTS = ("networks", "layers", "growth", "imagenet")
+PARTS = ("networks", "layers", "growth", "imagenet", "answers")
 FEWEST_STEPS = 50  # of large images in the part on growth
 DENSE_STEPS = 5  # of dense torch at 224x224
 RESNET_ACTIVITY = "0.02"
@@ -49,6 +50,7 @@ class Plan:
     growth_activity: tuple[str, ...] = setting(("0.01", "0.03"), f"of growth: {RATES}")
     imagenet_width: float = setting(1.0, "of both networks")
     imagenet_steps: tuple[int, int] = setting((500, 2000), "of each network", metavar=("VGG", "RESNET"))
+    answer_batches: tuple[int, ...] = setting((1, 16, 64), "images side by side in dense torch, of answers")
     repetitions: int = setting(3, "of all but imagenet, which runs once")
     seed: int = 0
 
@@ -78,6 +80,7 @@ class Plan:
 
 
 QUICK = Plan(
+    parts=PARTS[:-1],
     activity=(CALIBRATED, "0.1"),
     width=0.25,
     explicit_width=0.125,
@@ -111,7 +114,7 @@ class Bench:
         key = (spec.name, synapses, profile)
         if key not in self._simulators:
             weights = random_weights(spec, self.plan.seed)
-            self._simulators[key] = StandaloneSimulator(spec, weights, synapses, quiet=True, profile=profile)
+            self._simulators[key] = StandaloneSimulator(spec, weights, synapses, quiet=True, profile=profile, batch=1)
         return self._simulators[key]
 
     def dense(self, spec: NetSpec) -> Iterator[DenseSimulator]:
@@ -238,8 +241,14 @@ def imagenet(bench: Bench) -> dict[str, pd.DataFrame]:
     return {"imagenet": pd.DataFrame(rows)}
 
 
+def answers(bench: Bench) -> dict[str, pd.DataFrame]:
+    """What an image takes to be answered as well as by the ANN: the trained VGG-16 in many steps and in few."""
+    plan = bench.plan
+    return {"answers": answers_table(plan.answer_batches, plan.repetitions, thread_counts(), plan.seed)}
+
+
 def tables(bench: Bench) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables of the plan's parts with their names, each as soon as its part is measured."""
-    for part in (networks, layers, growth, imagenet):
+    for part in (networks, layers, growth, imagenet, answers):
         if part.__name__ in bench.plan.parts:
             yield from part(bench).items()

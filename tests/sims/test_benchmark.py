@@ -50,8 +50,8 @@ def replace_networks(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(parts, name, lambda *arguments, **options: mini_spec())
     patch.setattr(parts, "random_weights", lambda spec, seed: tiny_checkpoint(spec).weights)
 
-    def simulator(spec, weights, synapses, quiet, profile):  # one binary of shared synapses serves all
-        return StandaloneSimulator(spec, weights, synapses, quiet=quiet, profile=synapses == "shared")
+    def simulator(spec, weights, synapses, quiet, profile, batch):  # one binary of shared synapses serves all
+        return StandaloneSimulator(spec, weights, synapses, quiet=quiet, profile=synapses == "shared", batch=batch)
 
     patch.setattr(parts, "StandaloneSimulator", simulator)
     patch.setattr(parts, "thread_counts", lambda: THREADS)
@@ -203,7 +203,7 @@ def test_dense_simulation_gives_the_spikes_of_the_reference(network, threads):
     shown = dense_input(given.x[0], given.seed, given.steps)
     counts = DenseSimulator(spec, weights, threads).run(shown, given.thresholds)
     for population in spec.spiking:
-        np.testing.assert_array_equal(counts[population.name], recording.spike_counts(population.name)[0])
+        np.testing.assert_array_equal(counts[population.name][0], recording.spike_counts(population.name)[0])
     assert any(count.any() for count in counts.values())
 
 

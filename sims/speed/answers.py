@@ -1,0 +1,79 @@
+"""What an image takes to be answered as well as by the ANN, in many steps and in few; in dense torch likewise."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.conversion import open_conversion
+from netspec.data import samples
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.run_input import RunInput
+from sims.speed.dense import WARM_UP, CompiledDense, DenseSimulator
+
+NETWORK = "vgg16-cifar10"
+CONVERSIONS = {"spike-norm": 2500, "fast": 16}  # and the steps after which they answer as the ANN does
+DENSE_STEPS = 10  # that are measured: all steps of dense torch take the same time
+INPUT_ACTIVITY = 0.3
+
+
+def answers_table(batches: Sequence[int], repetitions: int, threads: Sequence[int], seed: int) -> pd.DataFrame:
+    """Seconds an image: median over repetitions, of all that a run does, with one core or so many threads of torch."""
+    network = load_checkpoint(NETWORK)
+    dense = dense_seconds(network, batches, repetitions, threads, seed)
+    rows = []
+    for name, steps in CONVERSIONS.items():
+        conversion = open_conversion(name, NETWORK, network)
+        given = RunInput.of(network.encode(samples().images), conversion, steps, seed)
+        common = {"network": network.spec.name, "conversion": name, "steps": steps}
+        for batch in (1, None):
+            simulator = StandaloneSimulator(
+                network.spec, network.weights, reset=conversion.reset, quiet=True, batch=batch
+            )
+            spent = []
+            for _ in range(repetitions):
+                start = time.perf_counter()
+                simulator.run(given)
+                spent.append((time.perf_counter() - start) / len(given.x))
+            here = {"simulator": "shared", "batch": simulator.batch, "seconds_per_image": float(np.median(spent))}
+            rows.append(common | here | {"peak_memory_mb": simulator.peak_memory / 1e6})
+        rows += [common | row | {"seconds_per_image": steps * row.pop("step")} for row in map(dict, dense)]
+    table = pd.DataFrame(rows)
+    ours = table[table["simulator"] == "shared"].groupby("conversion")["seconds_per_image"].min()
+    return table.assign(time_ratio=table["seconds_per_image"] / table["conversion"].map(ours))
+
+
+def dense_seconds(
+    network: Checkpoint, batches: Sequence[int], repetitions: int, threads: Sequence[int], seed: int
+) -> list[dict]:
+    """Rows of dense torch: simulator, batch, and seconds of a step and image, which no rate of spikes changes."""
+    rows, random = [], torch.Generator().manual_seed(seed)
+    thresholds = {population.name: 1.0 for population in network.spec.spiking}
+    height, width, channels = network.spec.input.shape
+    with tqdm(total=len(threads) * len(batches), desc="answers") as bar:
+        for many in threads:
+            plain, compiled = (kind(network.spec, network.weights, many) for kind in (DenseSimulator, CompiledDense))
+            for batch in batches:
+                shape = (batch, height, width, channels)
+                inputs: list[Tensor] = [
+                    (torch.rand(shape, generator=random) < INPUT_ACTIVITY).float().permute(0, 3, 1, 2)
+                    for _ in range(WARM_UP + DENSE_STEPS)
+                ]
+                spent: dict[str, list[float]] = {f"torch-{many}": [], f"torch-{many} compiled, bfloat16": []}
+                for _ in range(repetitions):
+                    plain.run(inputs[WARM_UP:], thresholds)
+                    for times, seconds in zip(
+                        spent.values(), (sum(plain.seconds.values()), compiled.seconds(inputs, thresholds)), strict=True
+                    ):
+                        times.append(seconds / DENSE_STEPS / batch)
+                rows += [
+                    {"simulator": name, "batch": batch, "step": float(np.median(times))}
+                    for name, times in spent.items()
+                ]
+                bar.update()
+    return rows
