@@ -44,6 +44,7 @@ TABLES = Mapping[str, pd.DataFrame]
 CODING_STEPS = 1000
 ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
+LINES = {"poisson": ".-", "current": ".--"}
 RESET_OF = {"poisson": "zero", "current": "subtract"}  # the paper's, and that of conversions for few steps
 POINTS_LOST = {
     "vgg16-cifar10": "VGG-16",
@@ -263,9 +264,8 @@ def points_lost(errors: TABLES) -> Figure:
             for coding in codings:
                 rows = table[(table["coding"] == coding) & (table["reset"] == RESET_OF[coding])]
                 rows = evaluations(rows, only_largest=True)[0] if coding == "poisson" else longest(rows)
-                line = {"linestyle": "-" if coding == "poisson" else "--", "marker": ".", "color": f"C{number}"}
                 told = f"{label}, {'SPIKE-NORM' if coding == 'poisson' else 'for few steps'}"
-                ax.plot(rows["steps"], rows["increment"], label=told, **line)
+                ax.plot(rows["steps"], rows["increment"], LINES[coding], color=f"C{number}", label=told)
         if not ax.lines:
             raise MissingTableError("no errors of the networks in README's picture; make them with sims/evaluate.py")
         ax.axhline(0, color=MUTED, linewidth=0.6)

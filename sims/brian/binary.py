@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
 from sims.brian.units import compile_units, join_units
 from sims.simulation.neuron_models import NeuronModel
+from sims.simulation.wiring import INPUT_GROUPS
 
 __all__ = ["Additions", "Blueprint", "build_binary", "compiler_missing", "digest", "processor", "sources"]
 
@@ -130,6 +133,8 @@ def generate(blueprint: Blueprint, project: Path, additions: Additions | None = 
             additions.prepare(snn)
         snn.network.run(DT, namespace=dict(additions.names) if additions else {}, profile=blueprint.profile)
         read_duration_at_run_time(device, snn.network.name, blueprint.batch)
+        if blueprint.batch > 1:
+            run_image_by_image(device, snn)
         for header in OWN_HEADERS:
             shutil.copy(HERE / "include" / header, project)
         device.build(directory=str(project), compile=False, run=False, with_output=False)
@@ -147,6 +152,25 @@ def read_duration_at_run_time(device, network: str, batch: int) -> None:
             lines = content[1]
             at = next(k for k, line in enumerate(lines) if line.startswith(f"{network}.run("))
             lines[at] = f"{network}.run(run_input::get().duration({batch}, _array_defaultclock_dt[0]), NULL, 10.0);"
+
+
+def run_image_by_image(device, snn) -> None:
+    """Let all that a layer does in a step be done for one image after another, while its neurons are in the caches."""
+    layer = {wire.name: wire.post for wire in snn.wiring.wires if wire.projection.kind != "window"}
+    layer |= {f"{population.name}_step": population.name for population in snn.spec.spiking}
+    layer |= {f"{name}_poisson_thresholder": name for name in INPUT_GROUPS}
+    called = re.compile(r"_run_(\w+?)_codeobject(?:_\d+)?")
+    for lines in (content[1] for task, content in device.main_queue if task == "run_network"):
+        kept: list[str] = []
+        for name, alike in groupby(lines, lambda line: layer.get(found[1]) if (found := called.search(line)) else None):
+            block = list(alike)
+            if name:
+                calls = " ".join(f"{found[0]}();" for line in block if (found := called.search(line)))
+                loop = f"for (input.image = 0; input.image < input.active; input.image++) {{ {calls} }}"
+                before = called.split(block[0])[0]
+                block = [f"{before}[]() {{ auto& input = run_input::get(); {loop} }});"]
+            kept += block
+        lines[:] = kept
 
 
 def digest(spec: NetSpec, weights: Mapping[str, np.ndarray], more: object) -> str:

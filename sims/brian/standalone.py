@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["StandaloneSimulator"]
 
 PACKED = "weights.bin"
-MOST, NEURONS = 16, 1 << 23  # images side by side, and their neurons
+MOST, NEURONS = 8, 1 << 22  # images side by side, and their neurons
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 
 

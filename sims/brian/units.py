@@ -20,8 +20,8 @@ ZEROS = re.compile(r"(\w+) = new (\w+)\[(\d+)\];\s*for\(int i=0; i<\3; i\+\+\) \
 def join_units(project: Path, parts: int, results: bool) -> dict[str, str]:
     """Write the project's code as ``parts`` files of time steps, and one that surrounds them.
 
-    ``results`` tells whether the program leaves its variables and the time of each object, for Brian2 to read. Returns the optimisation of
-    each file, by its name.
+    ``results`` tells whether the program leaves its variables, and the time of each object, for Brian2 to read.
+    Returns the optimisation of each file, by its name.
     """
     units: list[list[str]] = [[] for _ in range(parts)]
     largest_first = sorted(project.glob("code_objects/*.cpp"), key=lambda file: (-file.stat().st_size, file.name))

@@ -57,7 +57,8 @@ def dense_seconds(
     height, width, channels = network.spec.input.shape
     with tqdm(total=len(threads) * len(batches), desc="answers") as bar:
         for many in threads:
-            plain, compiled = (kind(network.spec, network.weights, many) for kind in (DenseSimulator, CompiledDense))
+            plain = DenseSimulator(network.spec, network.weights, many)
+            compiled = CompiledDense(network.spec, network.weights, many)
             for batch in batches:
                 shape = (batch, height, width, channels)
                 inputs: list[Tensor] = [
@@ -67,9 +68,8 @@ def dense_seconds(
                 spent: dict[str, list[float]] = {f"torch-{many}": [], f"torch-{many} compiled, bfloat16": []}
                 for _ in range(repetitions):
                     plain.run(inputs[WARM_UP:], thresholds)
-                    for times, seconds in zip(
-                        spent.values(), (sum(plain.seconds.values()), compiled.seconds(inputs, thresholds)), strict=True
-                    ):
+                    measured = sum(plain.seconds.values()), compiled.seconds(inputs, thresholds)
+                    for times, seconds in zip(spent.values(), measured, strict=True):
                         times.append(seconds / DENSE_STEPS / batch)
                 rows += [
                     {"simulator": name, "batch": batch, "step": float(np.median(times))}

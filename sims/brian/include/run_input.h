@@ -48,7 +48,7 @@ struct Input {
     const uint64_t* keys = nullptr;
     int64_t presentations = 0;
     int64_t steps = 0;  // of one presentation
-    int active = 1;  // images that are shown now, side by side: fewer at the end of a run
+    int active = 1, image = 0;  // images that are shown now, side by side: fewer at the end of a run; whose turn it is
     int64_t raster_presentations = 0;  // how many presentations, from the first, have their spikes noted
     std::set<std::string> rasters;
     std::map<std::string, PerNeuron> initial, constant;  // potentials at the start; input of each step

@@ -4,14 +4,14 @@
 {% block maincode %}
 {% set spikes = get_array_name(variables['_spikespace']) %}
 {% set potential = get_array_name(variables['v']) %}
-    const int images = {{'run_input::get().active' if batch > 1 else 1}};
+    const int image = {{'run_input::get().image' if batch > 1 else 0}}, first = image * {{n}};
     const bool driven = {{get_array_name(variables['driven'])}}[0];
     if (driven)
     {
         const size_t _vectorisation_idx = -1;
         {{scalar_code['constant']|autoindent}}
 #pragma GCC ivdep
-        for (int _idx = 0; _idx < images * {{n}}; _idx++) {
+        for (int _idx = first; _idx < first + {{n}}; _idx++) {
             const size_t _vectorisation_idx = _idx;
             {{vector_code['constant']|autoindent}}
         }
@@ -19,7 +19,7 @@
     if ({{get_array_name(variables['measured'])}}[0]) {
         float* __restrict const potential = {{potential}};
         float* __restrict const peak = {{get_array_name(variables['peak'])}};
-        for (int i = 0; i < images * {{n}}; i++) {
+        for (int i = first; i < first + {{n}}; i++) {
             peak[i] = potential[i] > peak[i] ? potential[i] : peak[i];
             potential[i] = 0;
         }
@@ -31,28 +31,29 @@
         const size_t _vectorisation_idx = -1;
         {{scalar_code['update']|autoindent}}
 #pragma GCC ivdep
-        for (int _idx = 0; _idx < images * {{n}}; _idx++) {
+        for (int _idx = first; _idx < first + {{n}}; _idx++) {
             const size_t _vectorisation_idx = _idx;
             {{vector_code['update']|autoindent}}
         }
     }
     {% endif %}
     const bool alike = {{get_array_name(variables['alike'])}}[0];  // thresholds, of which only one is read then
-    int32_t n_spikes = 0;
+    const int32_t n_before = image ? {{spikes}}[{{batch * n}}] : 0;  // spikes of the images before this one
+    int32_t n_spikes = n_before;
     {% if sparse %}
-    int8_t* const reached = {{get_array_name(variables['reached'])}};
+    int8_t* const reached = {{get_array_name(variables['reached'])}} + image * {{pixels}};
     {% endif %}
     {
         int8_t fires[vectors::MARKS] = {};
-        for (int place = 0; place < images * {{pixels}}; place += vectors::MARKS) {
-            const int places = std::min(images * {{pixels}} - place, vectors::MARKS);
+        for (int place = 0; place < {{pixels}}; place += vectors::MARKS) {
+            const int places = std::min({{pixels}} - place, vectors::MARKS);
             uint64_t mask = ~0ull >> (vectors::MARKS - places);
             {% if sparse %}
             if (!driven) mask = vectors::marked(reached + place, places);
             {% endif %}
             for (; mask; mask &= mask - 1) {
-                const int pixel = place + __builtin_ctzll(mask), end = (pixel + 1) * {{n // pixels}};
-                for (int begin = pixel * {{n // pixels}}; begin < end; begin += vectors::MARKS) {
+                const int pixel = place + __builtin_ctzll(mask), end = first + (pixel + 1) * {{n // pixels}};
+                for (int begin = first + pixel * {{n // pixels}}; begin < end; begin += vectors::MARKS) {
                     {% if n // pixels % 64 == 0 %}
                     constexpr int many = vectors::MARKS;
                     {% else %}
@@ -84,12 +85,12 @@
         }
     }
     {% if sparse %}
-    std::memset(reached, 0, images * {{pixels}});
+    std::memset(reached, 0, {{pixels}});
     {% endif %}
     if (alike) {
         const size_t _vectorisation_idx = -1;
         {{scalar_code['reset_alike']|autoindent}}
-        for (int32_t s = 0; s < n_spikes; s++) {
+        for (int32_t s = n_before; s < n_spikes; s++) {
             const size_t _idx = {{spikes}}[s];
             const size_t _vectorisation_idx = _idx;
             {{vector_code['reset_alike']|autoindent}}
@@ -97,14 +98,14 @@
     } else {
         const size_t _vectorisation_idx = -1;
         {{scalar_code['reset']|autoindent}}
-        for (int32_t s = 0; s < n_spikes; s++) {
+        for (int32_t s = n_before; s < n_spikes; s++) {
             const size_t _idx = {{spikes}}[s];
             const size_t _vectorisation_idx = _idx;
             {{vector_code['reset']|autoindent}}
         }
     }
     {% if again %}
-    for (int32_t s = 0; s < n_spikes; s++) reached[{{spikes}}[s] / {{n // pixels}}] = 1;  // it may still be above threshold
+    for (int32_t s = n_before; s < n_spikes; s++) reached[({{spikes}}[s] - first) / {{n // pixels}}] = 1;  // it may still be above threshold
     {% endif %}
     {{spikes}}[{{batch * n}}] = n_spikes;
 {% endblock %}

@@ -6,24 +6,23 @@
     const int64_t now = {{get_array_name(variables['t_in_timesteps'])}}[0];
     const double dt_ = {{get_array_name(variables['dt'])}}[0];
     static unsigned char fires[{{n}}];
-    int32_t n_spikes = 0;
-    for (int image = 0; image < input.active; image++) {
-        const uint64_t key = input.keys[now / input.steps * {{batch}} + image];
-        const uint64_t first = key + (now % input.steps * {{n}} + 1) * 0x9E3779B97F4A7C15ull;
-        const double* __restrict const rate = {{get_array_name(variables['rates'])}} + image * {{n}};
-        int32_t* __restrict const count = {{get_array_name(variables['spike_count'])}} + image * {{n}};
-        for (int i = 0; i < {{n}}; i++) {
-            uint64_t z = first + i * 0x9E3779B97F4A7C15ull;
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-            z ^= z >> 31;
-            fires[i] = (float)(int64_t)(z >> 40) * 5.9604644775390625e-08f < (float)(rate[i] * dt_);
-        }
-        for (int i = 0; i < {{n}}; i++) {  // without a jump, which nobody could foretell
-            {{spikes}}[n_spikes] = image * {{n}} + i;
-            n_spikes += fires[i];
-        }
-        for (int i = 0; i < {{n}}; i++) count[i] += fires[i];
+    const int image = input.image;
+    int32_t n_spikes = image ? {{spikes}}[{{batch * n}}] : 0;
+    const uint64_t key = input.keys[now / input.steps * {{batch}} + image];
+    const uint64_t first = key + (now % input.steps * {{n}} + 1) * 0x9E3779B97F4A7C15ull;
+    const double* __restrict const rate = {{get_array_name(variables['rates'])}} + image * {{n}};
+    int32_t* __restrict const count = {{get_array_name(variables['spike_count'])}} + image * {{n}};
+    for (int i = 0; i < {{n}}; i++) {
+        uint64_t z = first + i * 0x9E3779B97F4A7C15ull;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+        z ^= z >> 31;
+        fires[i] = (float)(int64_t)(z >> 40) * 5.9604644775390625e-08f < (float)(rate[i] * dt_);
     }
+    for (int i = 0; i < {{n}}; i++) {  // without a jump, which nobody could foretell
+        {{spikes}}[n_spikes] = image * {{n}} + i;
+        n_spikes += fires[i];
+    }
+    for (int i = 0; i < {{n}}; i++) count[i] += fires[i];
     {{spikes}}[{{batch * n}}] = n_spikes;
 {% endblock %}

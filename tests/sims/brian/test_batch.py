@@ -33,5 +33,5 @@ def test_images_side_by_side_fire_the_spikes_of_the_reference(network, codings, 
 def test_as_many_images_as_fit_are_side_by_side():
     spec, weights = pair(), exact_weights(pair())
     options = [{}, {"synapses": "explicit"}, {"model": LEAKY}, {"prepare": lambda snn: None}]
-    assert [StandaloneSimulator(spec, weights, quiet=True, **one).batch for one in options] == [16, 1, 1, 1]
-    assert [side_by_side(vgg16(*size)) for size in ((), ("imagenet",))] == [16, 1]
+    assert [StandaloneSimulator(spec, weights, quiet=True, **one).batch for one in options] == [8, 1, 1, 1]
+    assert [side_by_side(vgg16(*size)) for size in ((), ("imagenet",))] == [8, 1]
