@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from netspec.conversion import CODINGS
 from netspec.errors import check_range
 from netspec.thresholds import RESETS, VARIANTS
 
-__all__ = ["CORES", "add_options", "make_parser", "number"]
+__all__ = ["CORES", "add_options", "command_line", "make_parser", "number"]
 
 
 def allowed_cores() -> int:
@@ -138,3 +139,21 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         if default in (None, []) and name in WITHOUT:
             settings["help"] += f"; without this option: {WITHOUT[name]}"
         parser.add_argument(f"--{name}", *ALIASES.get(name, []), **settings)
+
+
+def command_line(script: str, options: Mapping[str, Any]) -> str:
+    """The command with these options, quoted for a shell.
+
+    Parameters
+    ----------
+    script : str
+        Path of the Python file.
+    options : mapping
+        Values by name, in order; None and False are left out, True is a flag without a value.
+    """
+    words = ["python", script]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else map(str, value if isinstance(value, (list, tuple)) else [value])
+    return shlex.join(words)

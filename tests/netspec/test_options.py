@@ -1,13 +1,14 @@
 """Options that commands share: their defaults, their ranges, their help."""
 
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from netspec.errors import UserError
-from netspec.options import OPTIONS, add_options, make_parser
+from netspec.options import OPTIONS, add_options, command_line, make_parser
 
 
 def parse(*arguments: str, **defaults: object) -> dict[str, object]:
@@ -47,6 +48,17 @@ def test_help_shows_defaults_or_what_happens_without_an_option(monkeypatch):
         assert f"{line}\n" in text
     assert not any(words in text for words in ("None", "False"))
     assert all(settings["help"] for settings in OPTIONS.values())
+
+
+def test_a_command_line_is_quoted_and_parsed_again():
+    options = {"checkpoint": "my net.safetensors", "steps": 10, "seed": -1, "images": None, "quiet": True}
+    line = command_line("sims/run.py", options | {"data": "it's", "no_photos": False})
+    quoted = "python sims/run.py --checkpoint 'my net.safetensors' --steps 10 --seed -1 --quiet --data "
+    assert line == quoted + """'it'"'"'s'"""
+    defaults = {"checkpoint": "a", "steps": 1, "seed": 0, "images": None, "quiet": False, "data": None}
+    assert parse(*shlex.split(line)[2:], **defaults) == options | {"data": "it's"}
+    several = {"raster": [], "resets": ["zero", "subtract"]}
+    assert command_line("a.py", several) == "python a.py --raster --resets zero subtract"
 
 
 def test_cores_are_those_that_this_process_may_use():
