@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,9 +21,10 @@ from netspec.conversion import open_conversion
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
-from netspec.options import add_options, make_parser
+from netspec.options import add_options, command_line, make_parser
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
+from sims.report.page import save_page
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
 from sims.simulation.neuron_models import choose_models
@@ -85,11 +87,18 @@ def main(
     how = {"runtime": runtime, "synapses": options.synapses, "reset": converted.reset}
     how |= {"model": options.model or [converted.model], "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
+    again: dict[str, Any] = {"reset": converted.reset, "runtime": runtime}
+    again["coding"] = None if options.events else converted.coding
+    again |= {"data": source, "images": len(images), "raster": list(rasters)}
+    again |= dict.fromkeys(("fast", "constraints", "out", "quiet", "pdf"))
+    how["command"] = command_line(sys.argv[0], vars(options) | again)
     few = len(images) <= MOST_IMAGES
     diagnosis = Diagnosis.of(network, recording, images.images, ann) if few else None
     result = Result(network, converted, images, recording, ann, how, seconds, diagnosis)
     print(result.text())
-    files = result.save(out) + save_pictures(result, rasters, out, photos=not options.no_photos)
+    files, photos = result.save(out), not options.no_photos
+    pictures = save_pictures(result, rasters, out, photos, options.pdf)
+    files = [save_page(result, pictures, out, photos), *files, *pictures]
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
 
 
@@ -119,7 +128,8 @@ def parse_arguments(
         help="populations whose spikes are kept and drawn; by default four between the first layer and the output",
     )  # fmt: skip
     parser.add_argument("--raster-images", type=int, default=3, help="for how many images, from the first")
-    parser.add_argument("--no-photos", action="store_true", help="leave the photographs out of the rasters")
+    parser.add_argument("--no-photos", action="store_true", help="no photographs in the raster and the report")
+    parser.add_argument("--pdf", action="store_true", help="pictures as PDF, too")
     add_options(parser, out="output", quiet=False)
     options = parser.parse_args()
     if options.fast and options.conversion != conversion:

@@ -1,4 +1,4 @@
-"""The pictures of one run: rasters of chosen populations, and the answer's accuracy against time."""
+"""The pictures of one run: spikes of chosen populations, and the answer's accuracy against time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +25,20 @@ def rasters_of(spec: NetSpec, conversion: Conversion) -> list[str]:
     return list(dict.fromkeys(names[k] for k in (0, 2 * len(names) // 5, 4 * len(names) // 5, -1)))
 
 
-def save_pictures(result: Result, rasters: Sequence[str], out: Path, photos: bool = True) -> list[Path]:
-    """Draw a raster of each population, one of all of them, and accuracy against time; returns the files.
+def save_pictures(
+    result: Result, rasters: Sequence[str], out: Path, photos: bool = True, pdf: bool = False
+) -> list[Path]:
+    """Draw one raster of the populations, and accuracy against time; returns the PNG files, then PDFs if asked for.
 
-    Rasters of an earlier run in the same folder are removed.
+    Rasters and PDFs of an earlier run in the same folder are removed.
     """
+    formats = ("png", "pdf") if pdf else ("png",)
     with style():
-        files = [file for name in rasters for file in save(draw(result, [name], photos), out / f"raster_{name}")]
-        if len(rasters) > 1:
-            files += save(draw(result, rasters, photos), out / "raster")
-        for old in set(out.glob("raster*.p[nd][gf]")) - set(files):
-            old.unlink()
-        return [*files, *save(accuracy(result), out / "accuracy")]
+        files = save(draw(result, rasters, photos), out / "raster", formats) if rasters else []
+        files += save(accuracy(result), out / "accuracy", formats)
+    for old in {*out.glob("raster*.p[nd][gf]"), *out.glob("accuracy.pdf")} - set(files):
+        old.unlink()
+    return sorted(files, key=lambda file: file.suffix != ".png")
 
 
 def draw(result: Result, names: Sequence[str], photos: bool) -> Figure:
@@ -61,9 +63,14 @@ def accuracy(result: Result) -> Figure:
     steps = np.unique(np.geomspace(first, recording.steps, 60).astype(int))
     ax = figure.add_subplot()
     if (labels >= 0).all():
-        curve = {"accuracy": 1 - error(recording, labels, steps)}
-        plots.convergence(ax, steps, curve, result.summary["ann_accuracy"], quantity="accuracy")
+        curve, level, quantity = 1 - error(recording, labels, steps), result.summary["ann_accuracy"], "accuracy"
     else:
-        curve = {"agreement": agreement(recording, result.ann, steps)}
-        plots.convergence(ax, steps, curve, quantity="agreement with the ANN")
+        curve, level, quantity = agreement(recording, result.ann, steps), None, "agreement with the ANN"
+    plots.convergence(ax, steps, {"SNN": curve}, level, quantity=quantity)
+    ax.set_title(f"{result.checkpoint.spec.name}, {counted(len(labels), 'image')}")
     return figure
+
+
+def counted(number: int, what: str) -> str:
+    """``'1 image'``, ``'2 images'``."""
+    return f"{number:,} {what}" + "s" * (number != 1)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from sims.report.style import COLOURS, INK, MUTED, PREDICTED, RIGHT, WRONG
+from sims.report.style import COLOURS, INK, MARKERS, MUTED, PREDICTED, RIGHT, WRONG
 from sims.simulation.metrics import pearson
 from sims.simulation.recording import Recording
 
@@ -20,6 +20,7 @@ __all__ = [
     "convergence",
     "interval_histogram",
     "output_race",
+    "percent_axis",
     "rate_map",
     "rate_maps",
     "rates_against_activations",
@@ -31,26 +32,35 @@ MOST_LINES = 5  # named lines of a race
 MOST_CHANNELS = 16  # maps side by side
 MOST_NAMES = 24  # of layers in letters of the usual size
 MOST_POINTS = 5_000  # of a scatter plot
-MARK: dict[str, Any] = {"linestyle": "", "marker": "o", "fillstyle": "none", "markersize": 4.5, "clip_on": False}
+TICK_WIDTH = 20  # points between numbers on a time axis, at least
+DASHES: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
+MARK: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "o",
+    "fillstyle": "none",
+    "markersize": 7,
+    "zorder": 5,
+    "clip_on": False,
+}
 
 
 def convergence(
     ax: Axes,
-    steps: ArrayLike,
+    steps: ArrayLike | Mapping[str, ArrayLike],
     curves: Mapping[str, ArrayLike],
     ann: float | Mapping[str, float] | None = None,
     *,
     marks: Mapping[str, float] | None = None,
     quantity: str = "error",
     log: bool = True,
-    marker: str | None = None,
+    marker: str | Sequence[str] | None = None,
 ) -> Axes:
     """Error, or agreement with the ANN, against the number of steps (figures 3 and 4 of the paper).
 
     Parameters
     ----------
-    steps : array_like of int
-        (n,).
+    steps : array_like of int, or mapping of str to array_like
+        (n,); a mapping gives each curve of that name its own.
     curves : mapping of str to array_like
         Fractions, (n,), or (runs, n): then the mean, with a band of one standard deviation over the runs.
     ann : float or mapping of str to float, optional
@@ -61,38 +71,68 @@ def convergence(
         Label of the y axis.
     log : bool
         Logarithmic time axis.
-    marker : str, optional
-        At each of the steps, for curves of few points.
+    marker : str or sequence of str, optional
+        At each of the steps, for curves of few points; a sequence has one for each curve, in turn.
     """
-    levels = ann if isinstance(ann, Mapping) else {}
-    dashes: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
-    for name, values in curves.items():
+    markers = [marker] if marker is None or isinstance(marker, str) else list(marker)
+    colours: dict[str, Any] = {}
+    for number, (name, values) in enumerate(curves.items()):
+        own = steps[name] if isinstance(steps, Mapping) else steps
         runs = np.atleast_2d(values)
         mean, sd = runs.mean(axis=0), runs.std(axis=0)
-        (line,) = ax.plot(steps, mean, label=name, marker=marker)
+        (line,) = ax.plot(own, mean, label=name, marker=markers[number % len(markers)], clip_on=marker is None)
+        colours[name] = line.get_color()
         if len(runs) > 1:
-            ax.fill_between(steps, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, linewidth=0)
-        if name in levels:
-            ax.axhline(levels[name], color=line.get_color(), **dashes)
+            ax.fill_between(own, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, linewidth=0)
         if marks and name in marks:
-            ax.plot(np.max(steps), marks[name], color=line.get_color(), **MARK)
+            ax.plot(np.max(own), marks[name], color=line.get_color(), **MARK)
     if isinstance(ann, Mapping):
-        ax.plot([], [], color=MUTED, label="ANN", **dashes)
+        _levels(ax, {name: level for name, level in ann.items() if name in curves}, colours)
     elif ann is not None:
-        ax.axhline(ann, color=MUTED, label="ANN", **dashes)
+        ax.axhline(ann, color=MUTED, label="ANN", **DASHES)
     if marks:
         ax.plot([], [], color=MUTED, label="the paper's end", **MARK)
     if log:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-        ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # numbers where decades are few
+        _decades(ax)
     ax.margins(x=0)
     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]), auto=True)  # room for further curves
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+    percent_axis(ax)
     ax.set_xlabel("steps")
     ax.set_ylabel(quantity)
     ax.legend()
     return ax
+
+
+def _levels(ax: Axes, levels: Mapping[str, float], colours: Mapping[str, Any]) -> None:
+    """A dashed line for each level; where curves share one, their colours take turns along it, and all make it grey."""
+    shared: dict[float, list[Any]] = {}
+    for name, level in levels.items():
+        shared.setdefault(level, []).append(colours[name])
+    if len(shared) == 1 and len(levels) > 1:
+        shared = {level: [MUTED] for level in shared}
+    dash, period = 4, 7
+    for level, names in shared.items():
+        for place, colour in enumerate(names):
+            turns = (-period * place % (period * len(names)), (dash, period * len(names) - dash))
+            ax.axhline(level, color=colour, **DASHES | {"linestyle": turns})
+    ax.plot([], [], color=MUTED, label="ANN", **DASHES)
+
+
+def _decades(ax: Axes) -> None:
+    """Numbers at 1, 2, 5, 10, ... on a logarithmic time axis, or at decades where there is no room."""
+    points = 72 * ax.get_position().width * ax.figure.bbox.width / ax.figure.dpi
+    first, last = ax.get_xlim()
+    roomy = points > TICK_WIDTH * np.log10(last / first) / np.log10(2)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=99))
+    ax.xaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def percent_axis(ax: Axes) -> None:
+    """Fractions on the y axis in percent, with no more digits than they need."""
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g} %"))
 
 
 def output_race(
@@ -302,7 +342,8 @@ def thresholds_by_layer(ax: Axes, thresholds: Mapping[str, float], label: str | 
 
 
 def _by_layer(ax: Axes, values: Mapping[str, float], label: str | None, quantity: str, log: bool = False) -> Axes:
-    ax.plot(list(values), list(values.values()), marker="o", label=label)
+    marker = MARKERS[len(ax.lines) % len(MARKERS)]
+    ax.plot(list(values), list(values.values()), marker=marker, label=label, clip_on=False)
     if log:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -29,6 +29,7 @@ MOST_COVER = 0.5  # of the panel's area by strokes
 MOST_COLUMNS = 1_000  # of the picture in their place
 MOST_CLASSES = 12  # rows of the output
 ROW_HEIGHT = 0.55  # points: more rows than fit are not shown
+DIGIT = 4.2  # points: width of one on the time axis
 LINE_HEIGHT = 5.5  # points: with lower rows only true and predicted classes are named
 
 
@@ -255,11 +256,12 @@ def _draw_panel(ax: Axes, stage: _Stage, name: str, neurons: np.ndarray, height:
         _name_panel(ax, name, f"{shown} most active of {size:,}" if shown < size else f"{size:,} classes")
         _draw_output(ax, grid, stage, name, neurons)
     elif name == stage.recording.spec.input.name:
-        _name_panel(ax, name, f"{shown} of {size:,}" if shown < size else f"{size:,} inputs", INPUT_SIGNS.values())
+        note = f"{shown} random of {size:,}" if shown < size else f"{size:,} inputs"
+        _name_panel(ax, name, note, INPUT_SIGNS.values())
         for group, (_, colour) in INPUT_SIGNS.items():
             _draw_spikes(ax, grid, *stage.spikes(group, neurons), colour)
     else:
-        _name_panel(ax, name, f"{shown} of {size:,}" if shown < size else f"{size:,} neurons")
+        _name_panel(ax, name, f"{shown} random of {size:,}" if shown < size else f"{size:,} neurons")
         _draw_spikes(ax, grid, *stage.spikes(name, neurons), INPUT_SIGNS.get(name, ("", INK))[1])
 
 
@@ -322,9 +324,10 @@ def _time_axis(panels: Sequence[Axes], steps: int, presentations: int) -> None:
     locator = MaxNLocator(nbins=max(1, 12 // presentations), steps=[1, 2, 2.5, 5, 10], integer=True)
     ticks = np.asarray(locator.tick_values(0, steps))
     ticks = ticks[(ticks >= 0) & (ticks <= steps)].astype(int)
+    room = DIGIT * (len(str(steps)) + 3) / 2 * steps * presentations / _axes_width(panels[-1])
     places, labels = [], []
     for slot in range(presentations):
-        inner = ticks if slot == presentations - 1 else ticks[ticks < steps]  # there the next one begins
+        inner = ticks if slot == presentations - 1 else ticks[ticks < steps - room]  # there the next one begins
         places += [slot * steps + tick for tick in inner]
         labels += [str(tick) for tick in inner]
     panels[-1].set_xlim(0, presentations * steps)

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from netspec.files import write_atomically
 
-__all__ = ["COLOURS", "INK", "MUTED", "PREDICTED", "RIGHT", "WRONG", "as_rgb", "save", "style", "use_style"]
+__all__ = ["COLOURS", "INK", "MARKERS", "MUTED", "PREDICTED", "RIGHT", "WRONG", "as_rgb", "save", "style", "use_style"]
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey
 COLOURS = {
@@ -27,6 +27,7 @@ COLOURS = {
     "black": "#000000",
     "yellow": "#F0E442",
 }
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # where curves are to be told apart in grey as well
 INK, MUTED = "#222222", "#767676"
 RIGHT, WRONG, PREDICTED = COLOURS["green"], COLOURS["vermillion"], COLOURS["blue"]
 DPI = 200
@@ -96,29 +97,30 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def save(figure: Figure, path: str | os.PathLike) -> tuple[Path, Path]:
-    """Write a figure as PNG (200 dpi) and PDF; each file is there whole or not at all.
+def save(figure: Figure, path: str | os.PathLike, formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
+    """Write a figure as PNG (200 dpi) and PDF, or one of them; each file is there whole or not at all.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     path : path
         Without suffix; its folder is made if it is missing.
+    formats : sequence of {'png', 'pdf'}
 
     Returns
     -------
-    tuple of Path
-        The PNG and the PDF.
+    list of Path
+        In the order of ``formats``.
     """
     rendered = {}
     with style():
-        for suffix, options in FORMATS.items():
+        for suffix in formats:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, dpi=DPI, **options)
+            figure.savefig(buffer, format=suffix, dpi=DPI, **FORMATS[suffix])
             rendered[suffix] = buffer.getvalue()
     stem = Path(path)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = (stem.with_name(f"{stem.name}.{suffix}") for suffix in FORMATS)  # the name may have dots
-    write_atomically(png, rendered["png"])
-    write_atomically(pdf, rendered["pdf"])
-    return png, pdf
+    files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in formats}  # the name may have dots
+    for suffix, file in files.items():
+        write_atomically(file, rendered[suffix])
+    return list(files.values())

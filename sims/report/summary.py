@@ -1,17 +1,20 @@
 """What one run gave: a row for each image, accuracies, spikes, operations, settings; printed and saved."""
 
 import json
+import platform
 import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from netspec import __version__
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.data import ImageSet
@@ -20,7 +23,7 @@ from sims.report.diagnosis import Diagnosis
 from sims.simulation.metrics import ac_mac_ratio, whole_energy
 from sims.simulation.recording import Recording
 
-__all__ = ["Result", "earlier_run"]
+__all__ = ["Result", "earlier_run", "percent"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Result:
         """
         counts, v = self.recording.output_at(self.recording.steps)
         fires, one_more = self.conversion.fires(self.recording.spec.output.name), ((0, 0), (1, 0))
-        told = np.pad(counts, one_more) if fires else np.pad(v.round(3), one_more, constant_values=-np.inf)
+        v = v.astype(np.float64).round(3)
+        told = np.pad(counts, one_more) if fires else np.pad(v, one_more, constant_values=-np.inf)
         told = np.sort(told, axis=1)
         name = np.array([*self.images.classes, "?"])
         columns = {"true": self.images.labels, "ann": self.ann, "snn": self.recording.predictions()}
@@ -70,7 +74,7 @@ class Result:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Accuracies, agreement, spikes per neuron, operations, seconds, peak memory and settings, as plain data."""
+        """Accuracies, agreement, spikes per neuron, operations, seconds, memory, versions, settings, as plain data."""
         recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
         labels, snn = self.images.labels, recording.predictions()
         known = labels >= 0
@@ -90,6 +94,7 @@ class Result:
             },
             "seconds": dict(self.seconds),
             "peak_memory_bytes": peak_memory(),
+            "versions": versions(),
             "settings": {
                 "network": checkpoint.spec.name,
                 "checkpoint": checkpoint.digest,
@@ -153,6 +158,12 @@ def earlier_run(out: Path, now: str) -> str:
 
 def percent(share: float | None) -> str:
     return "unknown" if share is None else f"{100 * share:.2f} %"
+
+
+def versions() -> dict[str, str]:
+    """Of this project, and of what a run is made with."""
+    packages = {name: version(name) for name in ("brian2", "numpy", "torch")}
+    return {"going-deeper-in-brian2": __version__, **packages, "python": platform.python_version()}
 
 
 def peak_memory() -> int:

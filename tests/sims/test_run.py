@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,25 +64,32 @@ def reference(monkeypatch):
 
 def test_all_results_are_written_and_named(happy):
     ended, out = happy
-    pictures = [f"{stem}.{suffix}" for stem in ("accuracy", "raster") for suffix in ("pdf", "png")]
-    for name in ("conv1_1", "conv3_3", "output"):  # the default: some between the first layer and the output
-        pictures += [f"raster_{name}.pdf", f"raster_{name}.png"]
-    expected = sorted([*pictures, "recording.npz", "conversion.safetensors", "images.csv", "summary.json"])
-    assert sorted(files(out)) == expected
+    expected = ["report.html", "recording.npz", "conversion.safetensors", "images.csv", "summary.json"]
+    expected += ["raster.png", "accuracy.png"]
+    assert set(files(out)) == set(expected)
     assert ended.status == 0
     written = ended.out.strip().splitlines()[-1].removeprefix("written: ").split()
-    assert sorted(Path(file).resolve() for file in written) == sorted(out / name for name in expected)
+    assert [Path(file).resolve() for file in written] == [out / name for name in expected]
 
 
 def test_pictures_can_be_opened(happy):
+    assert len(list(happy[1].glob("*.png"))) == 2
     for file in sorted(happy[1].glob("*.png")):
         with Image.open(file) as picture:
             picture.load()
             assert min(picture.size) > 200
             assert len(set(picture.convert("L").tobytes())) > 20  # not an empty page
-    for file in happy[1].glob("*.pdf"):
+
+
+def test_pdfs_are_written_when_asked_for_and_removed_by_a_run_without(tiny, tmp_path, reference):
+    arguments = ("--images", 2, "--steps", 12, "--raster", "conv3_3")
+    assert run_vgg(tiny, tmp_path, *arguments, "--pdf").status == 0
+    assert {file.name for file in tmp_path.glob("*.pdf")} == {"raster.pdf", "accuracy.pdf"}
+    for file in tmp_path.glob("*.pdf"):
         content = file.read_bytes()
         assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
+    assert run_vgg(tiny, tmp_path, *arguments).status == 0
+    assert not list(tmp_path.glob("*.pdf"))
 
 
 def test_recording_is_that_of_the_samples_under_seed_and_thresholds(happy, tiny):
@@ -130,10 +138,20 @@ def test_same_seed_gives_the_same_recording_without_a_compiler(happy, tiny, tmp_
     monkeypatch.setattr(binary, "compile_units", refuse)
     ended = run_vgg(tiny, tmp_path, "--standalone", "--steps", STEPS, "--seed", 3, "--quiet")
     assert (ended.status, ended.err) == (0, "")
-    for name in ("recording.npz", "images.csv", "conversion.safetensors", "raster_output.pdf", "accuracy.pdf"):
+    for name in ("recording.npz", "images.csv", "conversion.safetensors", "raster.png", "accuracy.png"):
         assert (tmp_path / name).read_bytes() == (happy[1] / name).read_bytes(), name
     seconds = strict_json(tmp_path / "summary.json")["seconds"]
     assert seconds["build"] == seconds["compile"] == 0
+
+
+def test_the_command_in_the_report_gives_the_same_recording(happy, tmp_path):
+    command = strict_json(happy[1] / "summary.json")["settings"]["command"]
+    assert f"<pre>{command}</pre>" in (happy[1] / "report.html").read_text()
+    assert command.startswith("python sims/run_vgg.py --checkpoint ")
+    assert run("run_vgg.py", vgg.main, *shlex.split(command)[2:], "--out", tmp_path, "--quiet").status == 0
+    for name in ("recording.npz", "images.csv", "conversion.safetensors", "raster.png"):
+        assert (tmp_path / name).read_bytes() == (happy[1] / name).read_bytes(), name
+    assert strict_json(tmp_path / "summary.json")["settings"]["command"] == command
 
 
 def test_other_seed_gives_another_recording(happy, tiny, tmp_path):
@@ -196,15 +214,16 @@ def test_only_the_asked_rasters_are_kept_and_drawn(tiny, tmp_path, reference):
     recording = Recording.load(tmp_path / "recording.npz")
     assert set(recording.rasters) == {"input_off", "output"}
     assert 30 < recording.rasters["input_off"][:, 0].max() < 60
-    assert sorted(file.name for file in tmp_path.glob("raster*")) == ["raster_input_off.pdf", "raster_input_off.png"]
+    assert [file.name for file in tmp_path.glob("raster*")] == ["raster.png"]
 
 
 def test_photographs_can_be_left_out(tiny, tmp_path, reference):
     heights = []
     for more in ((), ("--no-photos",)):
         assert run_vgg(tiny, tmp_path, "--images", 1, "--steps", 20, "--raster", "output", *more).status == 0
-        with Image.open(tmp_path / "raster_output.png") as picture:
+        with Image.open(tmp_path / "raster.png") as picture:
             heights.append(picture.height)
+        assert ('alt="image 0"' in (tmp_path / "report.html").read_text()) == (not more)
     assert heights[1] < heights[0]
 
 
@@ -222,7 +241,7 @@ def test_thresholds_of_a_method_are_found_beside_the_checkpoint(method, tiny, tm
 
 def test_few_steps_are_enough_for_all_pictures(tiny, tmp_path, reference):
     assert run_vgg(tiny, tmp_path, "--images", 1, "--steps", 1, "--raster", "output").status == 0
-    assert {"accuracy.png", "raster_output.png", "summary.json"} <= set(files(tmp_path))
+    assert {"accuracy.png", "raster.png", "summary.json", "report.html"} <= set(files(tmp_path))
 
 
 # Images of one's own
@@ -232,7 +251,8 @@ def test_images_without_classes_have_unknown_labels(tiny, tmp_path, monkeypatch)
     folder = save_images(tmp_path / "images", *(f"{k}.png" for k in range(5)))
     curves = []
     monkeypatch.setattr(
-        "sims.report.plots.convergence", lambda ax, steps, curve, *_, quantity: curves.append((steps, curve, quantity))
+        "sims.report.plots.convergence",
+        lambda ax, steps, curve, *_, quantity: curves.append((steps, curve["SNN"], quantity)),
     )
     out = tmp_path / "out"
     ended = run_vgg(tiny, out, "--standalone", "--data", folder, "--steps", 40, "--raster", "conv3_3")
@@ -248,8 +268,8 @@ def test_images_without_classes_have_unknown_labels(tiny, tmp_path, monkeypatch)
     assert summary["agreement"] == np.mean(recording.predictions() == ann)
     ((steps, curve, quantity),) = curves
     assert quantity == "agreement with the ANN"
-    np.testing.assert_allclose(curve["agreement"], [np.mean(recording.predictions(step) == ann) for step in steps])
-    assert {"accuracy.png", "accuracy.pdf", "raster_conv3_3.png"} <= set(files(out))
+    np.testing.assert_allclose(curve, [np.mean(recording.predictions(step) == ann) for step in steps])
+    assert {"accuracy.png", "raster.png", "report.html"} <= set(files(out))
 
 
 def test_images_in_folders_of_classes_have_labels(tiny, tmp_path, reference):

@@ -42,7 +42,7 @@ def test_fast_shows_a_current_for_16_steps(fast, tmp_path):
     recording, table = Recording.load(tmp_path / "recording.npz"), pd.read_csv(tmp_path / "images.csv")
     assert recording.steps == 16 and recording.settings["coding"] == "current"
     assert np.mean(recording.counts == expected.counts) > 0.999  # sums are in another order
-    assert not recording.spike_counts("output").any() and "raster_output.png" not in files(tmp_path)
+    assert not recording.spike_counts("output").any() and "raster.png" in files(tmp_path)
     assert list(table)[-2:] == ["potential", "runner_up"]
     np.testing.assert_allclose(table["potential"], recording.output_v[:, -1].max(axis=1), atol=1e-3)
     how = read_json(tmp_path / "summary.json")["settings"]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from recordings import STEPS, synthetic, texts
 
 from sims.report import plots
-from sims.report.style import COLOURS
+from sims.report.style import COLOURS, MUTED
 
 CLASSES = ("cat", "dog", "frog", "ship")
 
@@ -28,6 +28,40 @@ def test_convergence_draws_curves_and_levels(ax):
     assert ax.get_ylim()[0] == 0
     ax.figure.draw_without_rendering()
     assert "40 %" in [tick.get_text() for tick in ax.get_yticklabels()]
+
+
+def levels_of(ax) -> list[tuple[float, str]]:
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--" and len(line.get_ydata())]
+    return [(line.get_ydata()[0], line.get_color()) for line in dashed]
+
+
+def test_levels_that_are_the_same_for_all_are_grey_and_of_some_take_turns(ax):
+    curves = {name: [0.9, 0.4] for name in "abc"}
+    plots.convergence(ax, [1, 10], curves, dict.fromkeys("abc", 0.1))
+    assert levels_of(ax) == [(0.1, MUTED)]
+    other = plots.convergence(Figure().subplots(), [1, 10], curves, {"a": 0.1, "b": 0.1, "c": 0.2})
+    colours = [line.get_color() for line in other.lines[:3]]
+    assert levels_of(other) == list(zip((0.1, 0.1, 0.2), colours, strict=True))
+    patterns = [line._unscaled_dash_pattern for line in other.lines[3:5]]  # offset, then on and off
+    assert len({offset for offset, _ in patterns}) == 2 and patterns[0][1] == patterns[1][1]
+
+
+def test_convergence_of_curves_with_steps_and_markers_of_their_own(ax):
+    plots.convergence(ax, {"a": [1, 2], "b": [10, 30]}, {"a": [0.9, 0.4], "b": [0.8, 0.3]}, marker=("o", "s"))
+    assert [(*line.get_xdata(), line.get_marker()) for line in ax.lines] == [(1, 2, "o"), (10, 30, "s")]
+
+
+@pytest.mark.parametrize(
+    ("last", "numbers"), [(16, ["1", "2", "5", "10"]), (50_000, ["1", "10", "100", "1,000", "10,000"])]
+)
+def test_numbers_on_the_time_axis_do_not_collide(ax, last, numbers):
+    plots.convergence(ax, [1, last], {"SNN": [0.615, 0.608]})
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    ticks = [(place, label.get_text()) for place, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)]
+    assert [text for place, text in ticks if low <= place <= high] == numbers
+    assert not any(label.get_text() for label in ax.get_xticklabels(minor=True))
+    assert "60.8 %" in [tick.get_text() for tick in ax.get_yticklabels()]
 
 
 def test_convergence_on_a_linear_axis_with_one_level(ax):

@@ -66,6 +66,14 @@ def test_time_counts_from_the_beginning_of_each_presentation(recording):
     assert panels(alone)["output"].get_xlabel() == "step"
 
 
+def test_numbers_of_one_presentation_keep_away_from_those_of_the_next(recording):
+    run = synthetic(16, 100, output=(1, 1, 3))
+    assert [tick.get_text() for tick in panels(raster(run, ["output"]))["output"].get_xticklabels()][-1] == "16"
+    axes = panels(raster(recording, ["output"], presentations=[0, 1, 2, 3]))["output"]
+    first = [tick.get_position()[0] for tick in axes.get_xticklabels() if tick.get_position()[0] < STEPS]
+    assert first == [0, 10, 20]
+
+
 def test_raster_shows_on_and_off_in_two_colours(recording):
     axes = panels(raster(recording, ["input"]))["input"]
     colours = [matplotlib.colors.to_hex(c.get_color()[0]).upper() for c in axes.collections]
@@ -79,7 +87,7 @@ def test_big_populations_are_subsampled_and_say_so(recording):
         return panels(raster(recording, ["conv", "output"], **options))["conv"]
 
     axes = shown(most_neurons=20)
-    assert "20 of 192" in texts(axes)
+    assert "20 random of 192" in texts(axes)
     assert axes.get_ylim() == (19.5, -0.5)
     assert len(strokes(axes)) < len(recording.rasters["conv"])
     np.testing.assert_array_equal(strokes(axes), strokes(shown(most_neurons=20)))
@@ -140,7 +148,7 @@ def test_raster_of_a_million_spikes_is_a_picture():
     many = synthetic(steps=1000, spikes=1_000_000, hidden=(32, 32, 64), output=(1, 1, 1000))
     # 100 of 65,536 neurons have 1,500 spikes, which are strokes; of the outputs nearly each fires in each step
     by_name = panels(raster(many, ["hidden", "output"], labels=[7]))
-    assert "100 of 65,536" in texts(by_name["hidden"])
+    assert "100 random of 65,536" in texts(by_name["hidden"])
     assert not by_name["hidden"].images
     assert "12 most active of 1,000" in texts(by_name["output"])
     rows = [tick.get_text() for tick in by_name["output"].get_yticklabels()]

@@ -35,6 +35,11 @@ def test_save_writes_png_and_pdf_whole(ax, tmp_path):
     assert pdf.rstrip().endswith(b"%%EOF")
 
 
+def test_save_writes_one_of_them_if_told(ax, tmp_path):
+    assert save(ax.figure, tmp_path / "a", ["png"]) == [tmp_path / "a.png"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
+
+
 def test_save_gives_the_same_bytes_again(ax, tmp_path):
     first, second = save(ax.figure, tmp_path / "a"), save(ax.figure, str(tmp_path / "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
