@@ -35,7 +35,8 @@ def summary_table(cases: Sequence[tuple[Case, pd.DataFrame]], labels: np.ndarray
     Returns
     -------
     pandas.DataFrame
-        A row for each setting and step: errors and increments in percent, images, seed (``'0 1 2'``).
+        A row for each setting and step: errors and increments in percent, images, seed (``'0 1 2'``). Steps that
+        shards of an earlier version do not have are left out.
     """
     rows = []
     for case, table in cases:
@@ -43,6 +44,8 @@ def summary_table(cases: Sequence[tuple[Case, pd.DataFrame]], labels: np.ndarray
         ann_error = 100 * float((ann != labels)[chosen].mean())
         base = case.setting.columns() | {"images": len(table)}
         for step in case.reported:
+            if table.get(f"snn_{step}", pd.Series([np.nan])).isna().any():
+                continue
             snn = table[f"snn_{step}"].to_numpy()
             error = 100 * float((snn != labels[chosen]).mean())
             agreement = 100 * float((snn == ann[chosen]).mean())

@@ -46,8 +46,11 @@ __all__ = [
 OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
 NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
 LATER = {"coding": "poisson", "model": "if"}  # fields that came later: tables and shards without them mean these
-FEW_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)  # with a constant current
-REPORTED_STEPS = (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
+FEW_STEPS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 256)  # with a constant current
+REPORTED_STEPS = (
+    *(10, 20, 30, 50, 70, 100, 120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 850),
+    *(1000, 1200, 1500, 2000, 2500),
+)  # close where errors fall
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ def test_mean_deviation_and_increment_by_hand():
     assert list(table["seed"]) == ["5 6 7", "5 6 7", "5", "5"]
 
 
+def test_steps_that_earlier_shards_do_not_have_are_left_out():
+    cases, labels, ann = by_hand()
+    (case, table), (other, whole) = cases[:2]
+    without = table.drop(columns="snn_10")
+    assert list(summary_table([(case, without), (other, whole)], labels, ann)["steps"]) == [15, 10]
+    mixed = pd.concat([table[:2], without[2:]])  # some of the shards are of an earlier version
+    found = summary_table([(case, mixed)], labels, ann)
+    assert (list(found["steps"]), list(found["snn_error"])) == ([15], [0.0])
+
+
 def test_operations_by_hand():
     cases, _, _ = by_hand()
     spec = tiny_checkpoint().spec

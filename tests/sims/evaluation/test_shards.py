@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from dask.distributed import Client, LocalCluster
 from evaluations import IN_PROCESS
@@ -34,9 +35,11 @@ def test_images_are_cut_into_shards():
 
 def test_steps_of_the_paper_are_reported():
     case = Case(SETTING, 0, 2500)
-    assert case.reported == (10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500)
-    assert replace(case, steps=100).reported == (10, 20, 50, 100)
-    assert replace(case, steps=120).reported == (10, 20, 50, 100, 120)
+    assert {10, 20, 50, 100, 200, 500, 1000, 1500, 2000, 2500} <= set(case.reported)
+    apart = np.divide(case.reported[3:], case.reported[2:-1])
+    assert (apart > 1).all() and apart.max() < 1.7  # close to one another where errors fall
+    assert replace(case, steps=50).reported == (10, 20, 30, 50)
+    assert replace(case, steps=60).reported == (10, 20, 30, 50, 60)
     assert replace(case, steps=3).reported == (3,)
 
 
