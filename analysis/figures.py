@@ -3,7 +3,7 @@
 Each function gives a new figure, or raises MissingTableError where what it needs was not made yet.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from analysis.coding import accumulated_spikes, expected_error, input_coding, plot_sampling_error, sampling_error
 from analysis.results import (
@@ -25,6 +25,7 @@ from analysis.results import (
     layers,
     main_networks,
     thresholds_of,
+    with_width,
 )
 from netspec.architectures.resnet import CONSTRAINTS
 from netspec.checkpoint import Checkpoint, load_checkpoint
@@ -33,11 +34,12 @@ from netspec.errors import UserError
 from netspec.thresholds import open_thresholds
 from sims.report.plots import (
     convergence,
+    percent_axis,
     rates_against_activations,
     spike_counts_by_layer,
     thresholds_by_layer,
 )
-from sims.report.style import COLOURS, MUTED, style
+from sims.report.style import COLOURS, MARKERS, MUTED, style
 from sims.simulation.recording import Recording
 
 TABLES = Mapping[str, pd.DataFrame]
@@ -123,9 +125,10 @@ def balancing_factors(name: str = JUNCTIONS) -> Figure:
         figure = Figure(figsize=(4.6, 2.6))
         ax = thresholds_by_layer(figure.subplots(), values)
         joined = {layer: value for layer, value in values.items() if layer in junctions}
-        ax.plot(list(joined), list(joined.values()), "o", color=COLOURS["vermillion"], label="junctions")
-        ax.axhline(1, color=MUTED, linewidth=0.5, zorder=0)
-        ax.set_ylabel("largest synaptic input of a step")
+        ax.plot(list(joined), list(joined.values()), "s", color=COLOURS["vermillion"], label="junctions")
+        ax.axhline(1, color=MUTED, linewidth=0.5, zorder=0, label="threshold under constraint 2")
+        ax.set_ylabel("threshold: largest input of a step")
+        ax.set_title(f"{describe(name)}, SPIKE-NORM")
         ax.legend()
     return figure
 
@@ -143,69 +146,82 @@ def threshold_convergence(name: str, folder: Path = RESULTS) -> Figure:
     names = list(final.index)
     table = table.assign(relative=table["threshold"] / table["layer"].map(final))
     with style():
-        figure = Figure(figsize=(6.9, 2.4))
+        figure = Figure(figsize=(6.9, 2.7))
         by_steps, by_images, by_percentile = figure.subplots(1, 3, sharey=True)
-        colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, len(names)))
-        _lines(by_steps, table[most & largest], "steps", names, colours)
-        _lines(by_images, table[longest & largest], "images", names, colours)
-        by_steps.set_ylabel("relative threshold")
-        for colour, (percentile, rows) in zip(
-            COLOURS.values(), table[longest & most & ~largest].groupby("percentile"), strict=False
-        ):
-            values = rows.set_index("layer")["relative"].reindex(names)
-            by_percentile.plot(names, values, color=colour, marker="o", label=f"{percentile:g} %")
-        by_percentile.tick_params(axis="x", rotation=90)
-        by_percentile.set_xlabel("percentile over the neurons")
-        by_percentile.legend()
+        _by_layer(by_steps, table[most & largest], "steps", names)
+        _by_layer(by_images, table[longest & largest], "images", names)
+        _by_layer(by_percentile, table[longest & most], "percentile", names)
+        by_steps.set_ylabel("threshold, relative to the largest")
         by_steps.set_ylim(0, 1.05)
-        by_steps.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
-        for line in (0, -1):
-            by_images.plot([], [], color=colours[line], label=names[line])
-        by_images.legend(loc="lower right")
+        percent_axis(by_steps)
+        images, steps = table["images"].max(), table["steps"].max()
+        network = with_width(name, table["network"].iloc[0])
+        figure.suptitle(f"{network}: up to {images:,} images and {steps:,} steps; 0 % where no spike has come")
     return figure
 
 
-def _lines(ax: Axes, rows: pd.DataFrame, quantity: str, names: list[str], colours: np.ndarray) -> None:
-    for name, colour in zip(names, colours, strict=True):
-        curve = rows[rows["layer"] == name].sort_values(quantity)
-        ax.plot(curve[quantity], curve["relative"], color=colour, linewidth=0.8, marker="o", markersize=2)
-    ax.set_xscale("log")
-    ticks = sorted(rows[quantity].unique())
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_xticks([], minor=True)
-    ax.set_xlabel(quantity)
+def _by_layer(ax: Axes, rows: pd.DataFrame, quantity: str, names: list[str]) -> None:
+    """A curve over the layers for each value of a quantity, the darker the less."""
+    groups = list(rows.groupby(quantity))
+    colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, len(groups)))
+    for number, (value, group) in enumerate(groups):
+        relative = group.set_index("layer")["relative"].reindex(names)
+        look = {"color": colours[number], "marker": MARKERS[number % len(MARKERS)], "linewidth": 0.8}
+        ax.plot(names, relative, **look, label=f"{value:,g}", clip_on=False)
+    ax.tick_params(axis="x", rotation=90)
+    ax.legend(title=quantity, title_fontsize=6.5, alignment="left", loc="lower left")
 
 
 def constraints(errors: TABLES) -> Figure:
     """Figure 3: error of ResNet-20 against steps under each architectural constraint."""
-    curves, levels, missing = {}, {}, []
+    curves, missing = [], []
     for level in CONSTRAINTS.values():
-        label = level.label
         try:
-            rows = choose(errors, level.checkpoint, level.thresholds)
+            curves.append(([level.label], choose(errors, level.checkpoint, level.thresholds)))
         except MissingTableError as error:
             missing.append(error)
-            continue
-        curves[label] = rows
-        levels[label] = rows["ann_error"].iloc[0] / 100
     if len(curves) < 2:
         raise missing[0]
     with style():
-        figure = Figure(figsize=(5.2, 2.5))
-        _legend(_errors(figure.subplots(), curves, levels), "ResNet-20, CIFAR-10", outside=True)
+        figure = Figure(figsize=(4.6, 3.2))
+        _errors(figure.subplots(), curves, "ResNet-20, CIFAR-10", below=True)
     return figure
 
 
 def _errors(
-    ax: Axes, curves: Mapping[str, pd.DataFrame], levels: Mapping[str, float], marks: Mapping[str, float] | None = None
+    ax: Axes,
+    curves: Sequence[tuple[Sequence[str], pd.DataFrame]],
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    below: bool = False,
 ) -> Axes:
-    """Curves of errors tables; those with other steps than the first one are drawn by themselves."""
-    for number, (label, rows) in enumerate(curves.items()):
-        level = {label: levels[label]} if label in levels else None
-        mark = {label: marks[label]} if marks and label in marks else None
-        convergence(ax, rows["steps"], {label: rows["snn_error"] / 100}, level, marks=mark, marker=".")
+    """Curves of errors tables, each with the parts of its name, and a legend.
+
+    The name is without what all have in common, which the legend's title tells; so are numbers of images and seeds.
+    """
+    parts = [[*name, f"{rows['images'].iloc[0]:,} images", *_seeds(rows)] for name, rows in curves]
+    common = [part for part in parts[0] if len(parts) > 1 and all(part in others for others in parts)]
+    tables = {
+        ", ".join(part for part in name if part not in common): rows
+        for name, (_, rows) in zip(parts, curves, strict=True)
+    }
+    convergence(
+        ax,
+        {label: rows["steps"] for label, rows in tables.items()},
+        {label: rows["snn_error"] / 100 for label, rows in tables.items()},
+        {label: rows["ann_error"].iloc[0] / 100 for label, rows in tables.items()},
+        marks={label: value for label in tables for start, value in (marks or {}).items() if label.startswith(start)},
+        marker=MARKERS,
+    )
+    for number, rows in enumerate(tables.values()):
         _band(ax, rows, number)
+    _legend(ax, ", ".join([title, *common]), below)
     return ax
+
+
+def _seeds(rows: pd.DataFrame) -> list[str]:
+    seeds = rows["seed"].iloc[0].split()
+    return [f"mean of seeds {', '.join(seeds)}"] if len(seeds) > 1 else []
 
 
 def _band(ax: Axes, rows: pd.DataFrame, number: int) -> None:
@@ -215,21 +231,21 @@ def _band(ax: Axes, rows: pd.DataFrame, number: int) -> None:
         ax.fill_between(rows["steps"], mean - sd, mean + sd, color=f"C{number}", alpha=0.2, linewidth=0)
 
 
-def _legend(ax: Axes, title: str, outside: bool = False) -> Axes:
-    """Each name once, what is common to the curves at the end; beside the axes where curves leave no room."""
+def _legend(ax: Axes, title: str, below: bool) -> None:
+    """Each name once, what is common to the curves at the end; below the axes where curves leave no room."""
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     common = [name for name in ("ANN", "the paper's end") if name in handles]
     order = [name for name in handles if name not in common] + common
-    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if outside else {}
-    place |= {"title": title, "title_fontsize": 6.5, "alignment": "left"}
+    place: dict[str, Any] = {"title": title, "title_fontsize": 6.5, "alignment": "left"}
+    if below:
+        place |= {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2), "borderaxespad": 0.0}
     ax.legend([handles[name] for name in order], order, **place)
-    return ax
 
 
 def convergence_by_network(errors: TABLES) -> Figure:
     """Figure 4: error against steps of all networks, a panel for each data set, with the paper's ends."""
-    panels: dict[str, dict[str, pd.DataFrame]] = {}
-    levels, marks = {}, {}
+    panels: dict[str, list[tuple[list[str], pd.DataFrame]]] = {}
+    marks: dict[str, dict[str, float]] = {data: {} for data in DATA_SETS}
     for data in DATA_SETS:
         for name, variant in main_networks(errors, data).items():
             try:
@@ -237,19 +253,16 @@ def convergence_by_network(errors: TABLES) -> Figure:
             except MissingTableError:
                 continue
             label = describe(name).split(", ")[0]
-            panels.setdefault(data, {})[label] = rows
-            levels[data, label] = rows["ann_error"].iloc[0] / 100
+            panels.setdefault(data, []).append(([label], rows))
             for paper in PAPER:
                 if (paper.network, paper.thresholds) == (name, variant) and paper.data in describe(name).split(", "):
-                    marks[data, label] = paper.snn / 100
+                    marks[data][label] = paper.snn / 100
     if not panels:
         raise MissingTableError("no errors of a network with the paper's thresholds; make them with sims/evaluate.py")
     with style():
         figure = Figure(figsize=(3.6 * len(panels), 2.6))
         for ax, (data, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            own_levels = {label: level for (where, label), level in levels.items() if where == data}
-            own_marks = {label: mark for (where, label), mark in marks.items() if where == data}
-            _legend(_errors(ax, curves, own_levels, own_marks), describe(f"vgg16-{data}").split(", ")[1])
+            _errors(ax, curves, describe(f"vgg16-{data}").split(", ")[1], marks[data])
     return figure
 
 
@@ -285,15 +298,14 @@ def longest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def convergence_by_setting(errors: TABLES, name: str) -> Figure:
     """Error of one network against steps, for all thresholds and resets that were evaluated."""
-    curves = {}
+    curves = []
     for rows in evaluations(errors[name], only_largest=True):
         first = rows.iloc[0]
-        label = f"{thresholds_of(first)}, reset {first['reset']}, {first['images']:,} images"
-        curves[label] = rows
-    levels = {label: rows["ann_error"].iloc[0] / 100 for label, rows in curves.items()}
+        current = ["input as a current"] if first.get("coding") == "current" else []
+        curves.append(([thresholds_of(first), f"reset {first['reset']}", *current], rows))
     with style():
-        figure = Figure(figsize=(5.2, 2.5))
-        _legend(_errors(figure.subplots(), curves, levels), describe(name), outside=True)
+        figure = Figure(figsize=(4.6, 2.7 + 0.14 * len(curves)))
+        _errors(figure.subplots(), curves, describe(name), below=True)
     return figure
 
 

@@ -235,7 +235,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             last = evaluation.sort_values("steps").iloc[-1]
             rows.append(
                 {
-                    "network": _with_width(name, last["network"]),
+                    "network": with_width(name, last["network"]),
                     "thresholds": thresholds_of(last),
                     "reset": last["reset"],
                     "images": f"{last['images']:,}",
@@ -284,7 +284,7 @@ def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.Dat
     return pd.DataFrame(rows)
 
 
-def _with_width(name: str, spec_name: str) -> str:
+def with_width(name: str, spec_name: str) -> str:
     """``x0.5`` is half of the paper's channels."""
     width = re.search(r"-x([\d.]+)$", spec_name)
     return describe(name) + (f" (x{width[1]} channels)" if width and float(width[1]) != 1 else "")
@@ -326,7 +326,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
             rows.append(
                 {
-                    "network": _with_width(name, row["network"]),
+                    "network": with_width(name, row["network"]),
                     "thresholds": thresholds_of(row),
                     "reset": row["reset"],
                     "steps": row["steps"],

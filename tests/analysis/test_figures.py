@@ -33,9 +33,14 @@ def shipped(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+def title(ax) -> str:
+    return ax.get_legend().get_title().get_text()
+
+
 def test_constraints_in_the_papers_order(tables):
     (ax,) = figures.constraints(results.load("errors", tables)).axes
     assert legend(ax) == [*(constraints.label for constraints in CONSTRAINTS.values()), "ANN"]
+    assert title(ax) == "ResNet-20, CIFAR-10, 1,000 images"
     errors = results.load("errors", tables)["resnet20-cifar10-constraint1"]
     unit = errors[errors["unit"]]["snn_error"]
     np.testing.assert_allclose(curve(ax, "2: unit thresholds"), unit / 100)
@@ -53,23 +58,33 @@ def test_convergence_has_a_panel_for_each_data_set(tables):
     assert legend(imagenette) == ["VGG-16", "ResNet-34", "ANN"]  # other data than the paper's
     ends = [line.get_ydata()[0] for line in cifar.lines if line.get_fillstyle() == "none" and len(line.get_ydata())]
     assert ends == pytest.approx([0.0845, 0.1254])
-    assert cifar.get_legend().get_title().get_text() == "CIFAR-10"
+    assert title(cifar) == "CIFAR-10, 1,000 images"
 
 
 def test_several_seeds_have_a_band(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds="0 1 2"))
     (ax,) = figures.convergence_by_network(errors).axes
     assert len(ax.collections) == 1
+    assert legend(ax)[0] == "VGG-16, 1,000 images, mean of seeds 0, 1, 2"
+
+
+def test_a_current_as_input_is_told(tables):
+    errors = results.load("errors", tables)
+    table = errors["vgg16-cifar10"]
+    errors["vgg16-cifar10"] = table.assign(coding=np.where(table["method"] == "ann-norm", "current", "poisson"))
+    (ax,) = figures.convergence_by_setting(errors, "vgg16-cifar10").axes
+    assert legend(ax)[:2] == ["SPIKE-NORM, reset zero", "ANN-model, reset zero, input as a current"]
 
 
 def test_all_settings_of_a_network(tables):
     (ax,) = figures.convergence_by_setting(results.load("errors", tables), "vgg16-cifar10").axes
     assert legend(ax) == [
-        "SPIKE-NORM, reset zero, 1,000 images",
-        "ANN-model, reset zero, 1,000 images",
-        "ANN-model, percentile 99.9, reset subtract, 1,000 images",
+        "SPIKE-NORM, reset zero",
+        "ANN-model, reset zero",
+        "ANN-model, percentile 99.9, reset subtract",
         "ANN",
     ]
+    assert title(ax) == "VGG-16, CIFAR-10, 1,000 images"
 
 
 def test_curves_on_other_images_have_their_own_ann(tables):
@@ -77,6 +92,7 @@ def test_curves_on_other_images_have_their_own_ann(tables):
     table = errors["vgg16-cifar10"]
     table.loc[table["thresholds"] == "00e00001", ["images", "ann_error"]] = 500, 12.0  # ann-norm, the maximum
     (ax,) = figures.convergence_by_setting(errors, "vgg16-cifar10").axes
+    assert title(ax) == "VGG-16, CIFAR-10"
     dashed = {line.get_color(): line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1]}
     colours = {line.get_label(): line.get_color() for line in ax.lines}
     assert dashed[colours["SPIKE-NORM, reset zero, 1,000 images"]] == pytest.approx(0.09)
@@ -107,6 +123,8 @@ def test_spike_counts_have_a_panel_for_each_network(tables):
 
 def test_balancing_factors_mark_the_junctions(shipped):
     (ax,) = figures.balancing_factors().axes
+    assert ax.get_title() == "ResNet-20, CIFAR-10, no pre-processing layers, SPIKE-NORM"
+    assert legend(ax) == ["junctions", "threshold under constraint 2"]
     everything, junctions, _ = ax.lines
     assert len(everything.get_xdata()) == 20
     assert list(junctions.get_xdata()) == [f"conv{stage}_{unit}" for stage in (2, 3, 4) for unit in (1, 2, 3)]

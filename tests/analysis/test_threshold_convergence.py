@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import run
+from results_tables import curve, legend
 
 from analysis import figures, threshold_convergence
 from netspec.checkpoint import load_checkpoint
@@ -51,7 +52,11 @@ def test_the_whole_batch_gives_the_maximum_over_images_and_steps(converge, tiny_
     largest = largest.pivot_table(index=["layer", "steps"], columns="images", values="threshold")
     assert (np.diff(largest.to_numpy(), axis=1) >= 0).all()
     figure = figures.threshold_convergence("tiny", out.parent)
-    assert [ax.get_xlabel() for ax in figure.axes] == ["steps", "images", "percentile over the neurons"]
+    assert [ax.get_legend().get_title().get_text() for ax in figure.axes] == ["steps", "images", "percentile"]
+    assert [legend(ax) for ax in figure.axes] == [["10", "30"], ["1", "2", "3"], ["99", "99.9", "100"]]
+    assert "up to 3 images and 30 steps" in figure.get_suptitle()
+    of_all = largest[3].unstack("steps").loc[list(table["layer"].unique())]
+    np.testing.assert_allclose(curve(figure.axes[0], "10"), of_all[10] / of_all[30])
     assert list(out.parent.iterdir()) == [out]
 
 
