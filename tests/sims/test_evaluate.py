@@ -24,7 +24,7 @@ from sims.evaluation.error_tables import KEYS
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
-REPORTED = [10, 20, 50, 60]
+REPORTED = [10, 20, 30, 50, 60]
 
 
 @pytest.fixture
