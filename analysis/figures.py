@@ -114,6 +114,7 @@ def thresholds(name: str) -> Figure:
         thresholds_by_layer(right, product, "of all layers up to here")
         right.axhline(1, color=MUTED, linewidth=0.5, zorder=0)
         right.set_ylabel("SPIKE-NORM / ANN-model")
+        figure.suptitle(describe(name), fontsize=8)
     return figure
 
 
@@ -156,7 +157,9 @@ def threshold_convergence(name: str, folder: Path = RESULTS) -> Figure:
         percent_axis(by_steps)
         images, steps = table["images"].max(), table["steps"].max()
         network = with_width(name, table["network"].iloc[0])
-        figure.suptitle(f"{network}: up to {images:,} images and {steps:,} steps; 0 % where no spike has come")
+        figure.suptitle(
+            f"{network}: up to {images:,} images and {steps:,} steps; 0 % where no spike has come", fontsize=8
+        )
     return figure
 
 
