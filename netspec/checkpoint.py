@@ -66,6 +66,11 @@ class Checkpoint:
         ):
             object.__setattr__(self, name, value)
 
+    @property
+    def spiking(self) -> bool:
+        """Whether it was brought in as a spiking network, without an ANN to compare it with."""
+        return self.info.get("spiking") is True
+
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The network's input for uint8 images (n, height, width, 3), float32, clipped to [-1, 1].
 

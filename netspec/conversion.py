@@ -55,6 +55,8 @@ class Conversion:
     reset : {'zero', 'subtract'}
     model : str
         Name of a shipped neuron model.
+    models : mapping of str to mapping
+        Of populations with another: ``{"name": ..., "parameters": {...}}``, of a shipped one.
     unit : bool
         Residual units have threshold 1 (constraint 2, section 6.2).
     percentile : float
@@ -76,6 +78,7 @@ class Conversion:
     coding: str = "poisson"
     reset: str = "zero"
     model: str = "if"
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unit: bool = False
     percentile: float = 100.0
     steps: int = 0
@@ -124,10 +127,12 @@ class Conversion:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that tell conversions apart; of thresholds alone if there is nothing else."""
-        if not (self.spike_values or self.constant or self.initial or self.coding != "poisson"):
+        if not (self.spike_values or self.constant or self.initial or self.models or self.coding != "poisson"):
             content = {name: np.asarray(value).tolist() for name, value in self.thresholds.items()}
             return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         sha = hashlib.sha256(self.coding.encode() + (f" {self.delay!r}".encode() if self.delay else b""))
+        if self.models:
+            sha.update(json.dumps(self.models, sort_keys=True).encode())
         for name, numbers in sorted(self._tensors().items()):
             sha.update(f"{name} {numbers.shape}".encode() + numbers.tobytes())
         return sha.hexdigest()[:8]
@@ -166,6 +171,8 @@ class Conversion:
 
     def save(self, path: str | os.PathLike) -> None:
         settings = {name: value for name, value in asdict(self).items() if name not in NUMBERS.values()}
+        if not self.models:
+            del settings["models"]
         header = {"settings": json.dumps(settings), "populations": json.dumps(list(self.thresholds))}
         tensors = self._tensors()
         header["digest"] = content_digest({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
@@ -215,6 +222,13 @@ def check(conversion: Conversion, spec: NetSpec, source: object) -> None:
     emitting = {population.name: population for population in spec.emitting}
     if set(conversion.thresholds) != set(spiking):
         raise UserError(f"{source}: thresholds of {', '.join(conversion.thresholds)} do not fit {spec.name}")
+    for name, model in conversion.models.items():
+        try:
+            fits = isinstance(model["name"], str) and np.isfinite([*model["parameters"].values()]).all()
+        except (TypeError, KeyError, AttributeError):
+            fits = False
+        if name not in spiking or not fits:
+            raise UserError(f"{source}: the neuron model of {name} does not fit {spec.name}")
     for kind, attribute in NUMBERS.items():
         for name, values in getattr(conversion, attribute).items():
             try:

@@ -24,6 +24,7 @@ __all__ = [
     "image_folder",
     "imagenet_folder",
     "load_images",
+    "no_images",
     "samples",
 ]
 
@@ -345,6 +346,13 @@ def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[
     elif not whole or labels.min() < -1 or labels.max() >= len(classes):
         raise UserError(f"{path}: labels must be whole numbers from 0 to {len(classes) - 1}, one for each image")
     return ImageSet(images, labels.astype(np.int64), classes, Path(path).name)
+
+
+def no_images(n: int, shape: tuple[int, int, int], classes: tuple[str, ...], source: str) -> ImageSet:
+    """Black images of no class, in whose place events are shown."""
+    if n < 1:
+        raise UserError(f"the number of images must be at least 1, got {n}")
+    return ImageSet(np.zeros((n, *shape), dtype=np.uint8), np.full(n, -1), classes, source)
 
 
 def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str = "test") -> ImageSet:

@@ -80,6 +80,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     options = parse_arguments()
     checkpoint = load_checkpoint(options.checkpoint)
+    if checkpoint.spiking:
+        raise UserError(f"{checkpoint.spec.name} was brought in as a spiking network, with the conversion that it is")
     if options.method not in METHODS:
         convert(options, checkpoint)
         return

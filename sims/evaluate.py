@@ -47,6 +47,8 @@ def main() -> None:
     if options.shard < 1:
         raise UserError(f"--shard must be at least 1, got {options.shard}")
     checkpoint = load_checkpoint(options.checkpoint)
+    if checkpoint.spiking:
+        raise UserError(f"{checkpoint.spec.name} has no ANN to compare with; sims/run.py runs it")
     everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
     conversions = [

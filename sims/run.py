@@ -18,7 +18,7 @@ from netspec.ann import ann_predictions
 from netspec.architectures.resnet import DesignConstraints
 from netspec.checkpoint import load_checkpoint
 from netspec.conversion import open_conversion
-from netspec.data import load_images
+from netspec.data import load_images, no_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import add_options, command_line, make_parser
@@ -27,7 +27,7 @@ from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
-from sims.simulation.neuron_models import choose_models
+from sims.simulation.neuron_models import conversion_models
 from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 
@@ -48,13 +48,22 @@ def main(
     converted = open_conversion(options.conversion, options.checkpoint, network).told(options.reset, options.coding)
     if options.steps is None:
         options.steps = (converted.steps or FAST_STEPS) if options.fast else STEPS
-    models = choose_models(options.model or [converted.model], network.spec)
+    models = conversion_models(options.model, converted, network.spec)
     shape = network.spec.input.shape
+    events = load_events(options.events) if options.events else None
     bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}
-    if not options.data and shape not in bundled:
+    without_images = network.spiking and not options.data
+    if without_images and events is None:
+        raise UserError(f"{network.spec.name} was brought in as a spiking network: give --events, or images by --data")
+    if not (without_images or options.data or shape in bundled):
         raise UserError(f"{network.spec.name} sees images of shape {shape}, and none such are bundled; give --data")
-    source = options.data or bundled[shape]
-    images = load_images(source, shape, network.classes).first(options.images)
+    source = options.data or (None if without_images else bundled[shape])
+    if without_images and events is not None:
+        shown = int(events[:, 0].max(initial=0)) + 1 if options.images is None else options.images
+        images = no_images(shown, shape, network.classes, options.events)
+    else:
+        assert source is not None
+        images = load_images(source, shape, network.classes).first(options.images)
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
@@ -64,12 +73,12 @@ def main(
         print(said, file=sys.stderr)
 
     x = network.encode(images.images)
-    shown = {"coding": "events", "events": load_events(options.events)} if options.events else {}
+    told = {} if events is None else {"coding": "events", "events": events}
     noted = {"rasters": rasters, "raster_presentations": options.raster_images}
-    given = RunInput.of(x, converted, options.steps, options.seed, **noted, **shown)
+    given = RunInput.of(x, converted, options.steps, options.seed, **noted, **told)
     given.checked(network.spec)  # complains at once
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
-    ann = ann_predictions(network, images.images)
+    ann = None if network.spiking else ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -92,11 +101,12 @@ def main(
     again |= {"data": source, "images": len(images), "raster": list(rasters)}
     again |= dict.fromkeys(("fast", "constraints", "out", "quiet", "pdf"))
     how["command"] = command_line(sys.argv[0], vars(options) | again)
-    few = len(images) <= MOST_IMAGES
-    diagnosis = Diagnosis.of(network, recording, images.images, ann) if few else None
+    diagnosis = None
+    if ann is not None and len(images) <= MOST_IMAGES:
+        diagnosis = Diagnosis.of(network, recording, images.images, ann)
     result = Result(network, converted, images, recording, ann, how, seconds, diagnosis)
     print(result.text())
-    files, photos = result.save(out), not options.no_photos
+    files, photos = result.save(out), not (options.no_photos or without_images)
     pictures = save_pictures(result, rasters, out, photos, options.pdf)
     files = [save_page(result, pictures, out, photos), *files, *pictures]
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))

@@ -1,6 +1,7 @@
-"""Networks that were trained elsewhere: torch modules and ONNX files become checkpoints, or one line says why not."""
+"""Networks that were trained elsewhere, as torch modules, ONNX files or NIR graphs: checkpoints, or why not."""
 
+from netspec.importing.nir import ImportedNir, from_nir
 from netspec.importing.proof import Coding
 from netspec.importing.sources import Imported, from_onnx, from_torch, import_onnx, import_torch
 
-__all__ = ["Coding", "Imported", "from_onnx", "from_torch", "import_onnx", "import_torch"]
+__all__ = ["Coding", "Imported", "ImportedNir", "from_nir", "from_onnx", "from_torch", "import_onnx", "import_torch"]

@@ -1,10 +1,13 @@
-"""Bring in a network that was trained elsewhere: a torch module, or an ONNX file.
+"""Bring in a network that was trained elsewhere: a torch module, an ONNX file, or a spiking network as a NIR graph.
 
 With convolutions of any kind, biases, batch norm, max and average pooling, residual additions, concatenations; what
 cannot be converted is named. The outputs are compared with the source's own.
 
     python -m netspec.importing model.py:net --weights net.pt --input 3 32 32 --out net.safetensors
     python -m netspec.importing model.onnx --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --out net.safetensors
+    python -m netspec.importing graph.nir --out net.safetensors
+
+Of a NIR graph a conversion is written beside the checkpoint, named nir.
 """
 
 import argparse
@@ -22,24 +25,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from netspec.checkpoint import save_checkpoint
+from netspec.checkpoint import Checkpoint, save_checkpoint
+from netspec.conversion import find_conversion
 from netspec.data import CIFAR10_CLASSES, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_file
+from netspec.importing.builder import Step
+from netspec.importing.nir import SPIKES, from_nir, nodes_table
 from netspec.importing.proof import Coding
 from netspec.importing.sources import Imported, import_onnx, import_torch, one_line
-from netspec.options import make_parser
+from netspec.options import make_parser, number
+from netspec.thresholds import RESETS
 
 CLASSES = {"cifar10": CIFAR10_CLASSES}
 PRIVATE = "_network_that_is_brought_in"  # name of the user's file as a module
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
 
 
-class Operations(argparse.Action):
-    """``--operations``."""
+class Printed(argparse.Action):
+    """``--operations`` and ``--nodes``."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(operations_table())
+        print({"operations": operations_table, "nodes": nodes_table}[self.dest]())
         parser.exit()
 
 
@@ -58,9 +65,11 @@ def operations_table() -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, "python -m netspec.importing")
     parser.add_argument(
-        "source", metavar="SOURCE", help="FILE.py:NAME, a module or what gives one without arguments, or FILE.onnx"
-    )
-    parser.add_argument("--operations", action=Operations, nargs=0, help="print what is supported, and exit")
+        "source", metavar="SOURCE",
+        help="FILE.py:NAME, a module or what gives one without arguments, FILE.onnx, or FILE.nir",
+    )  # fmt: skip
+    parser.add_argument("--operations", action=Printed, nargs=0, help="print what is supported of ONNX, and exit")
+    parser.add_argument("--nodes", action=Printed, nargs=0, help="print what is supported of NIR, and exit")
     parser.add_argument("--weights", metavar="FILE", help="state dict of the module: .safetensors, .pt or .pth")
     parser.add_argument(
         "--input", nargs=3, type=int, metavar=("C", "H", "W"), help="channels, height and width of an image"
@@ -76,6 +85,18 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--name", help="of the network; without this option that of the source")
     parser.add_argument("--data", metavar="NAME|DIR", help="images on which it is compared, besides noise")
+    parser.add_argument(
+        "--reset", choices=RESETS,
+        help="of a NIR graph's neurons; without this option to v_reset, as NIR has it (sinabs subtracts)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dt", type=number("--dt", float, above=0),
+        help="what a step of a NIR graph lasts, in the unit of its time constants; without this option such that r dt "
+        "is 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spike", choices=SPIKES, help="signal of a spike in its step, in NIR graphs: 1 if not told, or of integral 1"
+    )
     parser.add_argument("--out", metavar="FILE", required=True, help="the checkpoint, .safetensors")
     return parser.parse_args()
 
@@ -85,6 +106,11 @@ def main() -> None:
     out = writable_file(options.out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out must end in .safetensors, got {out.name}")
+    if options.source.endswith(".nir"):
+        bring_nir(options, out)
+        return
+    if options.reset or options.dt or options.spike:
+        raise UserError("--reset, --dt and --spike are of NIR graphs")
     coding = Coding(options.mean, options.std, options.scale, options.bgr)
     more: dict[str, Any] = {"classes": read_classes(options.classes), "name": options.name or ""}
     if options.data:
@@ -110,6 +136,25 @@ def main() -> None:
     print(f"then: python sims/run.py --standalone --conversion activations --steps 64 --checkpoint {out}")
 
 
+def bring_nir(options: argparse.Namespace, out: Path) -> None:
+    """A NIR graph as a checkpoint, and beside it the conversion that it is."""
+    plain = (options.weights, options.input, options.mean, options.std, options.scale, options.bgr, options.data)
+    if plain != (None, None, [0.0], [1.0], 1.0, False, None):
+        raise UserError("a NIR graph has its own weights and sees no images; only --classes and --name go with it")
+    more: dict[str, Any] = {"classes": read_classes(options.classes), "name": options.name or ""}
+    imported = from_nir(options.source, options.reset, options.dt, options.spike or SPIKES[0], **more)
+    spec = imported.checkpoint.spec
+    print("\n".join(aligned(imported.steps)))
+    print(f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights{populations(imported.checkpoint)}")
+    for note in imported.notes:
+        print(note)
+    save_checkpoint(imported.checkpoint, out)
+    beside = find_conversion(out, "nir")
+    imported.conversion.save(beside)
+    print(f"written: {out} {beside}")
+    print(f"next: python sims/run.py --standalone --conversion nir --events FILE.npz --checkpoint {out}")
+
+
 def read_classes(choice: str | None) -> tuple[str, ...] | None:
     if choice is None or choice in CLASSES:
         return CLASSES[choice] if choice else None
@@ -126,7 +171,7 @@ def load_module(source: str) -> nn.Module:
     """The module of ``FILE.py:NAME``: itself, or what a class or function gives."""
     file, separated, name = source.rpartition(":")
     if not separated or not file.endswith(".py"):
-        raise UserError(f"{source} is neither FILE.py:NAME nor FILE.onnx")
+        raise UserError(f"{source} is neither FILE.py:NAME nor FILE.onnx nor FILE.nir")
     path = Path(file)
     if not path.is_file():
         raise UserError(f"there is no file {path}")
@@ -198,18 +243,28 @@ def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
 def table(imported: Imported) -> str:
     """What each layer of the source became, the network, and how near its outputs are to the source's."""
     spec = imported.checkpoint.spec
-    rows = [(step.source, step.operation, step.became) for step in imported.steps]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"{source:{widths[0]}}  {operation:{widths[1]}}  {became}" for source, operation, became in rows]
-    kinds = {kind: sum(population.kind == kind for population in spec.populations) for kind in ("if", "max", "relay")}
-    named = {"if": "of IF neurons", "max": "of max pooling", "relay": "of relays (linear layers)"}
-    parts = ", ".join(f"{n} {named[kind]}" for kind, n in kinds.items() if n)
-    biases = f", biases of {len(imported.checkpoint.biases)}" if imported.checkpoint.biases else ""
-    lines += [
-        f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights; populations: {parts}{biases}",
+    lines = [
+        *aligned(imported.steps),
+        f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights{populations(imported.checkpoint)}",
         f"compared with the source on {imported.compared}: outputs differ by {imported.difference:.1e} of the largest",
     ]
     return "\n".join(lines)
+
+
+def aligned(steps: Sequence[Step]) -> list[str]:
+    """A line for each layer of the source."""
+    rows = [(step.source, step.operation, step.became) for step in steps]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{source:{widths[0]}}  {operation:{widths[1]}}  {became}" for source, operation, became in rows]
+
+
+def populations(network: Checkpoint) -> str:
+    """How many of each kind."""
+    kinds = {kind: sum(p.kind == kind for p in network.spec.populations) for kind in ("if", "max", "relay")}
+    spiking = "of neurons" if network.spiking else "of IF neurons"
+    named = {"if": spiking, "max": "of max pooling", "relay": "of relays (linear layers)"}
+    parts = ", ".join(f"{n} {named[kind]}" for kind, n in kinds.items() if n)
+    return f"; populations: {parts}" + (f", biases of {len(network.biases)}" if network.biases else "")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from netspec.errors import UserError
 from netspec.importing.values import NOWHERE, Choice, Term, Value, Weighted, convolved, simplified, ungrouped
 from netspec.spec import EMITTING, LONGEST_NAME, RESERVED, NetSpec, Population, Projection
 
-__all__ = ["Builder", "Step"]
+__all__ = ["OUTPUT", "Builder", "Step"]
 
 OUTPUT = "output"
 
@@ -78,10 +78,21 @@ class Builder:
         if not clip and not anew and self.is_positive(value):
             return value
         own = self._population(name, value, "if", clip)
+        self._biased(own, value)
+        return self._all_of(own).view(value.layout)
+
+    def neurons(self, value: Value, name: str) -> tuple[str, Value]:
+        """A population of a name of its own, whatever its neurons do; its name, as it became, and its spikes."""
+        if not value.terms:
+            raise UserError("nothing of the network's input reaches it")
+        own = self._population(name if name == OUTPUT else self._name(name), value, "if", named=True)
+        self._biased(own, value)
+        return own, self._all_of(own).view(value.layout)
+
+    def _biased(self, own: str, value: Value) -> None:
         bias = value.full_bias if value.bias.shape[1:] != (1, 1) else value.bias[:, 0, 0]
         if bias.any():
             self.biases[own] = single(bias.transpose(1, 2, 0) if bias.ndim == 3 else bias)
-        return self._all_of(own).view(value.layout)
 
     def is_positive(self, value: Value) -> bool:
         """Whether it cannot be negative, as far as its terms tell."""
@@ -236,10 +247,11 @@ class Builder:
         choice = Choice(name, np.arange(channels), np.ones(channels))
         return Value((channels, height, width), (choice,), np.zeros((channels, 1, 1)))
 
-    def _population(self, name: str, value: Value, kind: str, clip: float = 0.0) -> str:
-        """A new population, with the projections of all terms."""
+    def _population(self, name: str, value: Value, kind: str, clip: float = 0.0, named: bool = False) -> str:
+        """A new population, with the projections of all terms; of ReLUs it is ``named`` after its layer."""
         layers = [term.name for term in value.terms if isinstance(term, Weighted)]
-        own = name if name == OUTPUT else self._name(layers[0] if kind == "if" and layers else name)
+        named = named or name == OUTPUT
+        own = name if named else self._name(layers[0] if kind == "if" and layers else name)
         channels, height, width = value.shape
         self.populations[own] = Population(own, (height, width, channels), kind=kind, clip=clip)
         for term in merged(value.terms):
@@ -299,6 +311,13 @@ class Builder:
         self._population(OUTPUT, value, "if")
         if value.bias.any():
             self.biases[OUTPUT] = single(value.bias[:, 0, 0])
+        return self.finished(name, mean, gain, classes, info)
+
+    def finished(
+        self, name: str, mean: np.ndarray, gain: Any, classes: tuple[str, ...], info: Mapping[str, Any]
+    ) -> Checkpoint:
+        """The network of the populations that lead to the output."""
+        self.populations[OUTPUT] = self.populations.pop(OUTPUT)  # the last one
         used, todo = {"input"}, [OUTPUT]
         while todo:  # what leads nowhere is left out
             used.add(todo[-1])

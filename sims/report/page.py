@@ -67,6 +67,7 @@ def save_page(result: Result, pictures: Sequence[Path], out: Path, photos: bool 
         layers=list(layer_rows(result)),
         operations_note=operations_note(result),
         diagnosed=result.diagnosis is not None,
+        compared=result.ann is not None,
         most_images=MOST_IMAGES,
         how=list(flat(summary["settings"])),
         versions=summary["versions"],
@@ -81,6 +82,9 @@ def answer(result: Result) -> str:
     """The result in a sentence or two."""
     summary, known = result.summary, result.images.labels >= 0
     after = f"After {counted(summary['settings']['steps'], 'step')} the spiking network"
+    if result.ann is None:
+        right = f"is right on {round((summary['snn_accuracy'] or 0) * known.sum())} of {counted(int(known.sum()), 'image')}"
+        return f"{after} {right if known.any() else 'has answered'}. There is no ANN to compare with."
     agree = f"gives {summary['agreeing_images']} of {counted(summary['images'], 'image')} the class its ANN gives them"
     if not known.any():
         return f"{after} {agree}. The true classes of these images are not told, or none that it can name."
@@ -95,7 +99,8 @@ def headline(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for who in ("snn", "ann"):
         if summary[f"{who}_accuracy"] is not None:
             yield percent(summary[f"{who}_accuracy"]), f"accuracy of the {who.upper()}", few if who == "snn" else ""
-    yield percent(summary["agreement"]), "of the classes are the ANN's", ""
+    if summary["agreement"] is not None:
+        yield percent(summary["agreement"]), "of the classes are the ANN's", ""
     if "diagnosis" in summary:
         settled, same = summary["diagnosis"]["steps"], f"{SHARE:.0%} of the classes are the ANN's"
         yield ("never", same, "") if settled is None else (f"step {settled:,}", f"and from it on {same}", "")
@@ -113,6 +118,8 @@ def image_rows(result: Result, photos: bool) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(result.table.head(MOST_ROWS).to_dict("records")):
         if labels[number] >= 0:
             verdict = "right" if snn[number] == labels[number] else "wrong"
+        elif result.ann is None:
+            verdict = ""
         else:
             verdict = "same" if snn[number] == result.ann[number] else "other"
         ends = [f"{row[key]:,.{digits}f}" for key in (quantity, "runner_up")]

@@ -35,8 +35,9 @@ def save_pictures(
     formats = ("png", "pdf") if pdf else ("png",)
     with style():
         files = save(draw(result, rasters, photos), out / "raster", formats) if rasters else []
-        files += save(accuracy(result), out / "accuracy", formats)
-    for old in {*out.glob("raster*.p[nd][gf]"), *out.glob("accuracy.pdf")} - set(files):
+        if result.ann is not None or (result.images.labels >= 0).all():
+            files += save(accuracy(result), out / "accuracy", formats)
+    for old in {*out.glob("raster*.p[nd][gf]"), *out.glob("accuracy.p[nd][gf]")} - set(files):
         old.unlink()
     return sorted(files, key=lambda file: file.suffix != ".png")
 
@@ -65,6 +66,7 @@ def accuracy(result: Result) -> Figure:
     if (labels >= 0).all():
         curve, level, quantity = 1 - error(recording, labels, steps), result.summary["ann_accuracy"], "accuracy"
     else:
+        assert result.ann is not None
         curve, level, quantity = agreement(recording, result.ann, steps), None, "agreement with the ANN"
     plots.convergence(ax, steps, {"SNN": curve}, level, quantity=quantity)
     ax.set_title(f"{result.checkpoint.spec.name}, {counted(len(labels), 'image')}")

@@ -36,8 +36,8 @@ class Result:
     conversion : Conversion
     images : ImageSet
     recording : Recording
-    ann : numpy.ndarray
-        The ANN's class of each image.
+    ann : numpy.ndarray, optional
+        The ANN's class of each image; None of networks without ANN.
     settings : mapping
         How the network was run, as plain data.
     seconds : mapping of str to float
@@ -50,7 +50,7 @@ class Result:
     conversion: Conversion
     images: ImageSet
     recording: Recording
-    ann: np.ndarray
+    ann: np.ndarray | None
     settings: Mapping[str, Any]
     seconds: Mapping[str, float]
     diagnosis: Diagnosis | None = None
@@ -68,6 +68,7 @@ class Result:
         told = np.sort(told, axis=1)
         name = np.array([*self.images.classes, "?"])
         columns = {"true": self.images.labels, "ann": self.ann, "snn": self.recording.predictions()}
+        columns = {column: classes for column, classes in columns.items() if classes is not None}
         table = pd.DataFrame({column: name[classes] for column, classes in columns.items()})
         table.insert(0, "image", np.arange(len(table)))
         return table.assign(**{"output_spikes" if fires else "potential": told[:, -1], "runner_up": told[:, -2]})
@@ -77,14 +78,14 @@ class Result:
         """Accuracies, agreement, spikes per neuron, operations, seconds, memory, versions, settings, as plain data."""
         recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
         labels, snn = self.images.labels, recording.predictions()
-        known = labels >= 0
+        known, ann = labels >= 0, self.ann
         ratio, joules = ac_mac_ratio(recording), whole_energy(recording)
         return {
-            "images": len(self.ann),
-            "ann_accuracy": float((self.ann == labels)[known].mean()) if known.any() else None,
+            "images": len(labels),
+            "ann_accuracy": float((ann == labels)[known].mean()) if known.any() and ann is not None else None,
             "snn_accuracy": float((snn == labels)[known].mean()) if known.any() else None,
-            "agreement": float((self.ann == snn).mean()),
-            "agreeing_images": int((self.ann == snn).sum()),
+            "agreement": None if ann is None else float((ann == snn).mean()),
+            "agreeing_images": None if ann is None else int((ann == snn).sum()),
             "spikes_per_neuron": recording.spikes_per_neuron(),
             **({} if self.diagnosis is None else {"diagnosis": asdict(self.diagnosis)}),
             "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
@@ -116,6 +117,7 @@ class Result:
             table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
         data, ratio, energy = settings["trained_on"], summary["ac_mac_ratio"], summary["energy_ratio"]
         error = percent(settings["checkpoint_test_error"])
+        without = {"ANN accuracy": "no ANN to compare with", "agreement": "", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
         lines = {
             "network": f"{settings['network']}, {trained}",
@@ -128,6 +130,8 @@ class Result:
             "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
             "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",
         }
+        if self.ann is None:
+            lines = {title: line for title, line in (lines | without).items() if line}
         told = [f"{title:<15}{line}" for title, line in lines.items()]
         if self.diagnosis is not None:
             told.insert(4, self.diagnosis.text())

@@ -12,17 +12,18 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from netspec.thresholds import RESETS
 
 __all__ = [
-    "IF", "LEAKY", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "choose_models", "load_model", "models_of",
-    "name_of",
+    "CUBA_LIF", "IF", "LEAKY", "LIF", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "choose_models",
+    "conversion_models", "load_model", "models_of", "name_of",
 ]  # fmt: skip
 
 OWN_VARIABLES = ("v_th", "I", "spike_value", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
@@ -96,7 +97,21 @@ REFRACTORY = NeuronModel(
     on_spike="rest = int(period)",
     parameters={"period": 3},  # in steps
 )
-MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY)}
+LIF = NeuronModel(  # by forward Euler: v += decay*(rest - v) + input, v from rest
+    "lif",
+    equations="v : 1\nlast : 1  # the potential after the last step",
+    update="v -= decay*last\nlast = v",
+    on_spike="v += v_reset\nlast = v",
+    parameters={"decay": 0.05, "v_reset": 0},
+)
+CUBA_LIF = NeuronModel(  # likewise, and what arrives adds to a current that decays
+    "cuba-lif",
+    equations="v : 1\nlast : 1  # the potential after the last step\ncurrent : 1",
+    update="current += (v - last) - current_decay*current\nv = last - decay*last + current\nlast = v",
+    on_spike="v += v_reset\nlast = v",
+    parameters={"decay": 0.05, "current_decay": 0.2, "v_reset": 0},
+)
+MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY, LIF, CUBA_LIF)}
 
 
 def load_model(choice: str) -> NeuronModel:
@@ -139,6 +154,19 @@ def choose_models(choices: Sequence[str], spec: NetSpec) -> dict[str, NeuronMode
             others = load_model(choice)
     models_of(spec, named)  # complains of an unknown population
     return models_of(spec, others) | named
+
+
+def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spec: NetSpec) -> dict[str, NeuronModel]:
+    """The model of each spiking population: as a command is told, or else the conversion's own."""
+    if choices:
+        return choose_models(choices, spec)
+    models = choose_models([conversion.model], spec)
+    for population, told in conversion.models.items():
+        shipped = MODELS.get(told["name"])
+        if shipped is None or set(told["parameters"]) - set(shipped.parameters):
+            raise UserError(f"the neuron model {told['name']} of {population}, or one of its parameters, is not known")
+        models[population] = replace(shipped, parameters={**shipped.parameters, **told["parameters"]})
+    return models
 
 
 def name_of(choices: Sequence[str], models: Mapping[str, NeuronModel]) -> str:

@@ -36,8 +36,28 @@ def rest(state: State, parameters: Mapping[str, float], spikes: Tensor) -> None:
     state["rest"][spikes] = int(parameters["period"])
 
 
-UPDATES: dict[str, Callable[..., None]] = {"leaky": leaky, "refractory": refractory}  # by the model's name
-ON_SPIKE: dict[str, Callable[..., None]] = {"refractory": rest}
+def lif(state: State, parameters: Mapping[str, float]) -> None:
+    last = state.setdefault("last", torch.zeros_like(state["v"]).double())  # as Brian2 has a model's own variables
+    state["v"] = (state["v"] - parameters["decay"] * last).float()
+    state["last"] = state["v"].double()
+
+
+def cuba_lif(state: State, parameters: Mapping[str, float]) -> None:
+    last, current = (state.setdefault(name, torch.zeros_like(state["v"]).double()) for name in ("last", "current"))
+    current += (state["v"] - last) - parameters["current_decay"] * current
+    state["v"] = (last - parameters["decay"] * last + current).float()
+    state["last"] = state["v"].double()
+
+
+def restarted(state: State, parameters: Mapping[str, float], spikes: Tensor) -> None:
+    state["v"] = torch.where(spikes, state["v"] + parameters["v_reset"], state["v"])
+    state["last"] = state["v"].double()
+
+
+UPDATES: dict[str, Callable[..., None]] = {  # by the model's name
+    "leaky": leaky, "refractory": refractory, "lif": lif, "cuba-lif": cuba_lif
+}  # fmt: skip
+ON_SPIKE: dict[str, Callable[..., None]] = {"refractory": rest, "lif": restarted, "cuba-lif": restarted}
 
 
 class ReferenceSimulator:

@@ -91,7 +91,7 @@ def test_modules_and_weights_of_all_kinds_give_the_same_network(folder, name, we
 REFUSED = {
     "leaves.py:net": "leaves.py cannot be run: SystemExit: 3",
     "types.py:net --input 3 9 9": "types.py:net is no torch module but of type int",
-    "model.py": "model.py is neither FILE.py:NAME nor FILE.onnx",
+    "model.py": "model.py is neither FILE.py:NAME nor FILE.onnx nor FILE.nir",
     "gone.py:net": "there is no file gone.py",
     "model.py:Nat": "model.py has no Nat",
     "model.py:number": "model.py:number is no torch module but of type int",
