@@ -119,9 +119,12 @@ def read_file(path: Path) -> dict[str, Any]:
     def content(group: Any, depth: int) -> dict[str, Any]:
         if depth > 3 * DEEPEST:
             raise ValueError("graphs are nested too deeply")
-        return {
-            key: content(item, depth + 1) if isinstance(item, h5py.Group) else item[()] for key, item in group.items()
-        }
+        found: dict[str, Any] = {}
+        for key, item in group.items():
+            if not isinstance(item, (h5py.Group, h5py.Dataset)):
+                raise ValueError(f"{key} cannot be read")
+            found[key] = content(item, depth + 1) if isinstance(item, h5py.Group) else item[()]
+        return found
 
     try:
         with h5py.File(path, "r") as file:

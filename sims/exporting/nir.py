@@ -21,7 +21,8 @@ from netspec.errors import UserError
 from netspec.files import write_atomically
 from netspec.importing.values import ungrouped
 from netspec.spec import Population, Projection, both, sides
-from sims.exporting.nir_neurons import neuron_node, reduced
+from sims.exporting.nir_neurons import Layer, neuron_node, reduced
+from sims.simulation.neuron_models import conversion_models
 
 __all__ = ["POOLS", "Exported", "to_nir", "write_nir"]
 
@@ -90,6 +91,7 @@ class _Writer:
     def __post_init__(self) -> None:
         """Which signals are vectors, as an Affine node's are, and no images."""
         spec = self.network.spec
+        self.models = conversion_models(None, self.conversion, spec)
         dense = all(p.kind == "dense" for p in spec.outgoing(spec.input.name))
         self.flat = {spec.input.name: dense and spec.input.shape[:2] == (1, 1)}
         for population in spec.populations[1:]:
@@ -177,8 +179,9 @@ class _Writer:
         if population.kind == "relay":
             return
         shape = self._shape(population)
-        node = neuron_node(self.nir, conversion, population, threshold, fold, shape, self.dt)
-        self.nodes[name] = node
+        start, resets = conversion.initial.get(name, 0.0), conversion.reset == "zero"
+        layer = Layer(population, self.models[name], shape, threshold, fold, start, resets)
+        self.nodes[name] = neuron_node(self.nir, layer, self.dt)
         self.edges += [(source, name) for source in self.sources[name]]
         self.sources[name] = [name]
 

@@ -117,7 +117,8 @@ class Result:
             table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
         data, ratio, energy = settings["trained_on"], summary["ac_mac_ratio"], summary["energy_ratio"]
         error = percent(settings["checkpoint_test_error"])
-        without = {"ANN accuracy": "no ANN to compare with", "agreement": "", "network": settings["network"]}
+        without = dict.fromkeys(("agreement", "AC/MAC ratio", "energy"), "")
+        without |= {"ANN accuracy": "no ANN to compare with", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
         lines = {
             "network": f"{settings['network']}, {trained}",
