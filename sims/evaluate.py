@@ -21,7 +21,7 @@ from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
-from sims.simulation.neuron_models import NeuronModel, choose_models, name_of
+from sims.simulation.neuron_models import NeuronModel, conversion_models, name_of
 from sims.simulation.run_input import RunInput
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     by_setting, model_of = {}, {}
     for conversion in conversions:
         choices = options.model or [conversion.model]
-        models = choose_models(choices, checkpoint.spec)
+        models = conversion_models(options.model, conversion, checkpoint.spec)
         setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models))
         by_setting[setting], model_of[setting] = conversion, models
     cases = [

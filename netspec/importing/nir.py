@@ -216,10 +216,12 @@ class _Reader:
             if neurons.model != "if":
                 models[population.name] = {"name": neurons.model, "parameters": neurons.parameters}
         kept = {key: array for key, array in self.initial.items() if key in thresholds}
-        coding = self.graph.metadata.get("coding") if self.ours else None
+        said = self.graph.metadata if self.ours else {}
+        coding, delay = said.get("coding"), said.get("delay")
         conversion = Conversion(
             network.digest, "nir", thresholds, constant=dict(network.biases), initial=kept,
-            coding=coding if coding in CODINGS else CODINGS[0], reset=self.reset, models=models,
+            coding=coding if coding in CODINGS else CODINGS[0], reset=self.reset, models=models, 
+            delay=delay if isinstance(delay, float) and 0 <= delay < 1 else 0.0,
             made={"source": self.name, "dt": self.dt, "spike": self.spike},
         )  # fmt: skip
         check_conversion(conversion, network.spec, self.name)
@@ -239,11 +241,23 @@ class _Reader:
             return value
         if node.kind not in LAYERS:
             raise UserError(f"nodes of type {node.kind} are not supported; {HINTS.get(node.kind, 'NIR has none such')}")
+        if node.kind == "Flatten":
+            node = self._without_batch(node, value)
         out = LAYERS[node.kind](self.builder, node, value)
         self._told(node, became(node, out))
         if not out.chosen and len(self.graph.after(node.name)) > 1:  # else it would be computed anew for each
             out = self.builder.relayed(out, f"{node.name}_sum")
         return out
+
+    def _without_batch(self, node: NirNode, value: Value) -> NirNode:
+        """A Flatten node as NIR has it; some count the batch as its first dimension, which the layers after it tell."""
+        shapes = [np.shape(self.graph.nodes[name].fields.get("weight", 0)) for name in self.graph.after(node.name)]
+        fits = bool(shapes) and all(len(shape) == 2 and shape[1] == value.layout.size for shape in shapes)
+        ends = [int(node.numbers(key, default)) for key, default in (("start_dim", 0), ("end_dim", -1))]
+        if not (fits and ends == [1, -1] and value.layout.ndim > 2):
+            return node
+        self.notes.append(f"{node.name}: its dimensions count the batch, else what comes after it would not fit")
+        return replace(node, fields={**node.fields, "start_dim": 0})
 
     def _fire(self, node: NirNode, value: Value) -> Value:
         found = NEURONS[node.kind](node, value, self.dt)

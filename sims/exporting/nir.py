@@ -118,6 +118,7 @@ class _Writer:
             "network": spec.name,
             "reset": self.conversion.reset,
             "coding": self.conversion.coding,
+            "delay": self.conversion.delay,
             "dt": self.dt,
         }
         graph = self.nir.NIRGraph(self.nodes, self.edges, metadata, type_check=False)

@@ -11,6 +11,7 @@ from netspec.conversion import Conversion, find_conversion, load_conversion, ope
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection
 from netspec.thresholds import find_thresholds, load_thresholds
+from sims.simulation.neuron_models import conversion_models
 
 NAMES = ("conv1_1", "conv3_3", "conv5_3", "output")
 
@@ -46,6 +47,28 @@ def test_a_conversion_is_read_as_it_was_written(tmp_path):
     content = path.read_bytes()
     conversion().save(path)
     assert path.read_bytes() == content
+
+
+def test_neuron_models_of_populations_are_kept_and_checked(tmp_path):
+    path, network = tmp_path / "a.safetensors", tiny_checkpoint()
+    models = {"conv3_3": {"name": "lif", "parameters": {"decay": 0.25, "v_reset": 0.5}}}
+    leaky = replace(conversion(), models=models)
+    leaky.save(path)
+    found = load_conversion(path, network)
+    assert_equal(found, leaky)
+    assert found.digest != conversion().digest
+    told = conversion_models(None, found, network.spec)
+    assert [told[name].name for name in NAMES] == ["if", "lif", "if", "if"]
+    assert told["conv3_3"].parameters == {"decay": 0.25, "v_reset": 0.5}
+    assert conversion_models(["leaky"], found, network.spec)["conv3_3"].name == "leaky"
+    for wrong in ({"conv9": models["conv3_3"]}, {"conv3_3": {"name": "lif"}}, {"conv3_3": "lif"}):
+        replace(leaky, models=wrong).save(path)
+        with pytest.raises(UserError, match=r"the neuron model of conv.* does not fit vgg16-tiny"):
+            load_conversion(path, network)
+    for name, parameters in (("gone", {}), ("lif", {"gone": 1.0})):
+        unknown = replace(leaky, models={"conv3_3": {"name": name, "parameters": parameters}})
+        with pytest.raises(UserError, match=f"the neuron model {name} of conv3_3, or one of its parameters"):
+            conversion_models(None, unknown, network.spec)
 
 
 def test_thresholds_are_conversions(tiny):

@@ -15,7 +15,7 @@ from sims import calibrate, evaluate, export
 from sims import run as run_module
 from sims.simulation.recording import Recording
 
-STEPS = 20
+STEPS = 40
 
 
 def leave(*arguments: object) -> Ended:
@@ -31,7 +31,7 @@ def folder(tiny, tmp_path_factory) -> Path:
     names = ("presentation", "step", "y", "x", "channel")
     events = dict(zip(names, columns, strict=True))
     np.savez(made / "events.npz", **events, sign=np.where(columns[2] < 16, 1, -1))
-    ended = leave(tiny, "--conversion", "spike-norm", "--reset", "subtract", "--out", made / "tiny.nir")
+    ended = leave(tiny, "--conversion", "ann-norm", "--reset", "subtract", "--out", made / "tiny.nir")
     assert ended.status == 0 and "reset by subtraction" in ended.out, ended
     ended = run("importing", bring_in, made / "tiny.nir", "--out", made / "back.safetensors")
     assert ended.status == 0 and ended.err == "" and "output, 10, model if" in ended.out, ended
@@ -45,14 +45,14 @@ def shown(checkpoint: Path, conversion: str, folder: Path, out: str, *more: obje
 
 def test_a_network_comes_back_with_its_spikes(tiny, folder):
     layers = ("--runtime", "numpy", "--raster", "conv1_1", "conv3_3", "conv5_3", "--no-photos", "--raster-images", 2)
-    first = shown(tiny, "spike-norm", folder, "first", "--reset", "subtract", "--images", 2, *layers)
+    first = shown(tiny, "ann-norm", folder, "first", "--reset", "subtract", "--images", 2, *layers)
     second = shown(folder / "back.safetensors", "nir", folder, "second", *layers)
     assert (first.status, second.status) == (0, 0), (first, second)
     assert "no ANN to compare with" in second.out and "agreement" not in second.out
     before, after = (Recording.load(folder / name / "recording.npz") for name in ("first", "second"))
     for name in ("conv1_1", "conv3_3", "conv5_3", "output"):
         np.testing.assert_array_equal(spikes(after, name), spikes(before, name))
-    assert spikes(after).sum() > 10
+    assert spikes(after).any() and spikes(after, "conv5_3").sum() > 10
     summary = json.loads((folder / "second" / "summary.json").read_text())
     assert summary["ann_accuracy"] is None and summary["images"] == 2
 
@@ -72,7 +72,7 @@ def test_the_weights_are_those_of_the_network(tiny, folder):
     back = load_checkpoint(folder / "back.safetensors")
     assert back.spiking and not back.biases
     conversion = open_conversion("nir", folder / "back.safetensors", back)
-    assert dict(conversion.thresholds) == open_conversion("spike-norm", tiny, network).thresholds
+    assert dict(conversion.thresholds) == open_conversion("ann-norm", tiny, network).thresholds
     assert conversion.reset == "subtract"
 
 

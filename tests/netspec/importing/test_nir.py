@@ -208,6 +208,20 @@ def test_classes_are_in_the_order_of_the_graph():
         from_nir(graph, classes=("a", "b", "c"))
 
 
+@pytest.mark.parametrize("ends", [(0, -1), (1, -1), (1, 3), (0, 2)])
+def test_flatten_may_count_the_batch(ends):
+    draw = rng()
+    graph = chain(
+        (2, 3, 3), conv(exact(draw, 2, 2, 2, 2)), neurons("IF", 2, 2, 2), flat(2, 2, 2),
+        nir.Linear(exact(draw, 3, 8)), neurons("IF", 3), out=(3,),
+    )  # fmt: skip
+    expected = from_nir(graph).checkpoint
+    graph.nodes["n2"].start_dim, graph.nodes["n2"].end_dim = ends
+    imported = from_nir(graph)
+    assert imported.checkpoint.digest == expected.digest
+    assert any("count the batch" in note for note in imported.notes) == (ends == (1, -1))
+
+
 def test_the_older_files_have_no_v_reset(tmp_path):
     import h5py
 

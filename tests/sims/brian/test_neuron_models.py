@@ -15,14 +15,16 @@ from netspec.thresholds import RESETS
 from sims.brian.inprocess import InProcessSimulator
 from sims.brian.runtime import RUNTIMES, open_simulator
 from sims.brian.standalone import StandaloneSimulator
-from sims.simulation.neuron_models import IF, LEAKY, MODELS, REFRACTORY, NeuronModel, load_model
+from sims.simulation.neuron_models import CUBA_LIF, IF, LEAKY, LIF, MODELS, REFRACTORY, NeuronModel, load_model
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import CODINGS, RunInput
 from sims.simulation.wiring import SYNAPSES
 
 HALF_LEFT = replace(LEAKY, parameters={"leak": 0.5})  # a bit a step: exact for some steps
 SHORT_REST = replace(REFRACTORY, parameters={"period": 2})
-EXACT = (IF, HALF_LEFT, SHORT_REST)
+HALF_LOST = replace(LIF, parameters={"decay": 0.5, "v_reset": 0.25})
+CURRENT = replace(CUBA_LIF, parameters={"decay": 0.5, "current_decay": 0.5, "v_reset": 0.25})
+EXACT = (IF, HALF_LEFT, SHORT_REST, HALF_LOST, CURRENT)
 ADAPTIVE = NeuronModel(
     "adaptive", "v : 1\na : 1", update="a *= 0.5", threshold="v >= v_th + a", on_spike="a += 0.5", initial={"a": 0.25}
 )
@@ -53,6 +55,8 @@ def test_random_networks_of_any_model_and_stimulus_are_the_reference(spec, seed,
         ("standalone", SHORT_REST, "subtract"),
         ("cython", HALF_LEFT, "subtract"),
         ("cython", SHORT_REST, "zero"),
+        ("standalone", CURRENT, "zero"),
+        ("cython", HALF_LOST, "subtract"),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

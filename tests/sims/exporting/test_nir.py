@@ -130,11 +130,12 @@ def test_what_nir_cannot_say_is_told_and_noted():
     for said in ("reset by subtraction", "potentials at the start", "read after 50%", "float32 in input_to_output"):
         assert said in notes
     assert {**exported.graph.metadata, "software": ""} == {
-        "software": "", "network": "pair", "reset": "subtract", "coding": "current", "dt": 1.0
+        "software": "", "network": "pair", "reset": "subtract", "coding": "current", "delay": 0.5, "dt": 1.0
     }  # fmt: skip
     np.testing.assert_array_equal(exported.graph.nodes["output"].metadata["initial"], np.float32([0.5, 1.5]))
     back = from_nir(exported.graph).conversion
-    assert (back.reset, back.coding) == ("subtract", "current")
+    assert (back.reset, back.coding, back.delay) == ("subtract", "current", 0.5)
+    np.testing.assert_array_equal(back.initial["output"], np.float32([[[0.5, 1.5]]]))
 
 
 def test_an_output_that_does_not_fire_is_an_integrator():
