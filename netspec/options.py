@@ -66,7 +66,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {
         "nargs": "+",
         "metavar": "NAME|FILE|POPULATION=...",
-        "help": "neuron model: if, leaky, refractory, lif, cuba-lif, or a TOML file of equations; of one population, or all",
+        "help": "neuron model: if, leaky, refractory, lif, cuba-lif, or a TOML file with equations; of one population, "
+        "or of all",
     },
     "percentile": {
         "type": number("--percentile", float, above=0, most=100),
