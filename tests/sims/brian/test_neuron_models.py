@@ -233,7 +233,7 @@ def test_models_come_from_text_files(tmp_path):
         with pytest.raises(UserError, match=message):
             load_model(str(tmp_path / "wrong.toml"))
     with pytest.raises(UserError, match="neither a file nor one of the neuron models if, leaky, refractory"):
-        load_model("lif")
+        load_model("izhikevich")
 
 
 def test_what_does_not_fit_is_refused():
