@@ -162,8 +162,7 @@ class ANN(nn.Module):
     def _project(self, projection: Projection, x: Tensor) -> Tensor:
         if projection.channels:
             x = x[:, list(projection.channels)]
-        if projection.pool > 1:
-            x = F.avg_pool2d(x, projection.pool)
+        x = self._pooled(projection, x)
         stride = both(projection.stride)
         if projection.kind == "identity":
             missing = self.spec[projection.post].shape[2] - x.shape[1]
@@ -179,6 +178,13 @@ class ANN(nn.Module):
             height, width, channels = self.spec[projection.post].shape
             x = x.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return self.scales[projection.name](x) if projection.name in self.scales else x
+
+    def _pooled(self, projection: Projection, x: Tensor) -> Tensor:
+        """Averages in front of a projection; of smaller images than the network's, as many as a dense layer has."""
+        height, width, _ = self.spec[projection.pre].shape
+        if projection.kind == "dense" and x.shape[2:] != (height, width):
+            return F.adaptive_avg_pool2d(x, (height // projection.pool, width // projection.pool))
+        return F.avg_pool2d(x, projection.pool) if projection.pool > 1 else x
 
     def _weight(self, name: str) -> Tensor:
         """The weights of a projection before its scale, (post, pre) or (post, pre, kernel, kernel)."""

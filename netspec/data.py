@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import zipfile
 import zlib
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from netspec.errors import UserError
+from netspec.image_files import (
+    CIFAR10_URL,
+    IMAGENETTE_CLASSES,
+    ImageFiles,
+    find_images,
+    imagenet_files,
+    read_image,
+    refuse_pickled,
+    split_folder,
+)
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -29,26 +36,9 @@ __all__ = [
 ]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-IMAGENETTE_CLASSES = {  # the folders of Imagenette, ten classes of ImageNet
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
-CENTRE = {224: 256}  # ImageNet's convention: the shorter side becomes 256, the centre of 224 is seen
-SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}  # the first that is there
-PICKLED = ("cifar-10-batches-py", "data_batch_1", "test_batch")  # what torchvision and the Python version have
 CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes
 
 
@@ -143,15 +133,6 @@ def cifar10(split: str, folder: str | os.PathLike | None = None) -> ImageSet:
     return ImageSet(np.ascontiguousarray(images), labels, CIFAR10_CLASSES, f"CIFAR-10 {split}")
 
 
-def refuse_pickled(folder: Path) -> None:
-    """Raise UserError if a folder holds CIFAR-10 in its Python version alone."""
-    if not any(folder.glob("*.bin")) and any((folder / name).exists() for name in PICKLED):
-        raise UserError(
-            f"{folder} holds CIFAR-10 as Python pickles, which can run any code and are never read; get its binary "
-            f"version, {CIFAR10_URL}, or give --data cifar10, which downloads it"
-        )
-
-
 def _cifar10_records(path: Path) -> np.ndarray:
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -218,64 +199,10 @@ def image_folder(
     """Images from files: ``folder/CLASS/*`` with known classes, or ``folder/*`` with unknown ones (label -1).
 
     Every image is scaled until it covers the shape, and its centre is cut out; for 224x224 in the manner of ImageNet
-    the shorter side becomes 256, unless the image is 224x224 already. Hidden files are passed over; what else is left
-    out is counted on stderr: files that are no images, images deeper down, or beside the folders of classes.
-
-    Parameters
-    ----------
-    folder : path
-    shape : (int, int, int)
-        Height, width and channels of the images: 3, or 1 for grey ones.
-    classes : tuple of str, optional
-        Those that the images may have; by default the names of the folders. The folders of Imagenette count as
-        their classes' names.
-
-    Raises
-    ------
-    UserError
-        If there are no images, a folder is none of the classes, or a file is no image.
+    the shorter side becomes 256, unless the image is 224x224 already. Parameters as for
+    :func:`netspec.image_files.find_images`; UserError also if a file is no image.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}")
-    files = sorted(path for path in root.rglob("[!.]*") if path.is_file() and not is_hidden(path, root))
-    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    named = {
-        path: IMAGENETTE_CLASSES.get(path.parent.name, path.parent.name)
-        for path in pictures
-        if path.parent.parent == root
-    }
-    if classes is None:
-        classes = tuple(dict.fromkeys(named.values()))
-    for path, name in named.items():
-        if name not in classes:
-            raise UserError(f"{path}: {name!r} is none of the network's classes ({', '.join(classes)})")
-    taken = list(named) or [path for path in pictures if path.parent == root]
-    if not taken:
-        refuse_pickled(root)
-        raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor folders of images")
-    if left := Counter(why_left_out(path, root) for path in set(files) - set(taken)):
-        print(f"{root}: left out {', '.join(f'{n} {why}' for why, n in left.items())}", file=sys.stderr)
-    labels = [classes.index(named[path]) if path in named else -1 for path in taken]
-    images = np.empty((len(taken), *shape), dtype=np.uint8)
-    for image, path in zip(images, tqdm(taken, desc=f"reading {root}", leave=False, delay=5), strict=True):
-        image[:] = read_image(path, shape)
-    return ImageSet(images, np.array(labels), classes, str(root))
-
-
-def is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def why_left_out(path: Path, root: Path) -> str:
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return f"of type {path.suffix or 'without a suffix'}"
-    return "beside the folders of classes" if path.parent == root else "deeper than folders of classes"
-
-
-def split_folder(folder: str | os.PathLike, split: str) -> Path | None:
-    """Where images of ``split`` are, in the manner of ImageNet; None if nowhere."""
-    return next((Path(folder, name) for name in SPLIT_FOLDERS[split] if Path(folder, name).is_dir()), None)
+    return _read(find_images(folder, shape, classes))
 
 
 def imagenet_folder(
@@ -284,45 +211,12 @@ def imagenet_folder(
     shape: tuple[int, int, int] = (224, 224, 3),
     classes: tuple[str, ...] | None = None,
 ) -> ImageSet:
-    """Images in the manner of ImageNet: ``folder/train/WNID/*`` and ``folder/val/WNID/*``, or ``validation``, ``test``.
-
-    Their order is random, but always the same: the first ones are of all classes.
-
-    Parameters as for :func:`image_folder`; ``split`` is ``'train'`` or ``'test'`` (the validation images).
-    """
-    root = split_folder(folder, split)
-    if root is None:
-        raise UserError(f"there is no folder {Path(folder) / SPLIT_FOLDERS[split][0]}")
-    images = image_folder(root, shape, classes)
-    if (images.labels < 0).any():
-        raise UserError(f"{root} holds no folders of classes (WNID/*)")
-    shuffled = images.subset(np.random.default_rng(0).permutation(len(images)))
-    return replace(shuffled, source=f"{Path(folder).resolve().name} {root.name}")
+    """The images of :func:`netspec.image_files.imagenet_files`, read into memory."""
+    return _read(imagenet_files(folder, split, shape, classes))
 
 
-def read_image(path: Path, shape: tuple[int, int, int] | None = None) -> np.ndarray:
-    """An image file as uint8 (height, width, 3), scaled and cut to ``shape`` if given; grey if that has one channel."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith("I"):  # 16 bits of grey: convert() would cut off all above 255
-                image = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
-            else:
-                image = ImageOps.exif_transpose(file).convert("RGB")  # as viewers show it
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no image, or broken ({error})") from error
-    if shape is None:
-        return np.asarray(image)
-    height, width, channels = shape
-    if channels not in (1, 3):
-        raise UserError(f"image files have three channels, or one if grey; the network sees {channels}")
-    if image.size != (width, height):
-        side = CENTRE.get(width, width) if height == width else width
-        fitted = ImageOps.fit(image, (side, side if height == width else height))
-        cut = (side - width) // 2
-        image = fitted.crop((cut, cut, cut + width, cut + height)) if cut else fitted
-    return np.asarray(image) if channels == 3 else np.asarray(image.convert("L"))[..., None]
+def _read(files: ImageFiles) -> ImageSet:
+    return ImageSet(files.read(), files.labels, files.classes, files.source)
 
 
 def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ImageSet:

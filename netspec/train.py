@@ -20,12 +20,14 @@ import torch
 from netspec.architectures.resnet import CONSTRAINTS, resnet20, resnet34
 from netspec.architectures.vgg import vgg16
 from netspec.checkpoint import find_checkpoint, load_checkpoint
-from netspec.data import ImageSet, cifar10, imagenet_folder
+from netspec.data import ImageSet, cifar10
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
-from netspec.options import add_options, make_parser, number
+from netspec.image_files import ImageFiles, imagenet_files
+from netspec.options import CORES, add_options, make_parser, number
+from netspec.recipe import Recipe
 from netspec.spec import NetSpec
-from netspec.trainer import Recipe, Trainer, train
+from netspec.trainer import Trainer, train
 
 NETWORKS: dict[str, Callable[..., NetSpec]] = {
     "vgg16": vgg16,
@@ -45,6 +47,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--width", type=number("--width", float, above=0), default=1.0, help="factor on the number of channels"
     )
+    parser.add_argument(
+        "--hidden",
+        type=number("--hidden", least=1),
+        help="neurons of each hidden dense layer (VGG), at any width",
+    )
     add_recipe(parser)
     parser.add_argument("--float32", dest="bf16", action="store_false", help="no bfloat16 arithmetic")
     parser.add_argument("--conv-dropout", type=float, default=0.1, help="after convolutions (VGG)")
@@ -56,6 +63,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--half", action="store_true", help="store the checkpoint's weights as float16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=number("--threads", least=1), help="of torch; without this option: all")
+    parser.add_argument(
+        "--workers",
+        type=number("--workers", least=0),
+        default=CORES,
+        help="processes that read photographs side by side; 0: none but this one",
+    )
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop in time for this limit; run again to go on"
     )
@@ -74,15 +87,17 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{entry.name.replace('_', '-')}", default=entry.default, help=about, **settings)
 
 
-def training_images(network: str, data: str, shape: tuple[int, int, int]) -> tuple[ImageSet, ImageSet]:
-    """Images to train on and images to test on, of the network's size."""
+def training_images(
+    network: str, data: str, shape: tuple[int, int, int]
+) -> tuple[ImageSet, ImageSet] | tuple[ImageFiles, ImageFiles]:
+    """Images to train on and images to test on, of the network's size: CIFAR-10 in memory, photographs in files."""
     if shape[0] == 32:
         folder = None if data == "cifar10" else data
         return cifar10("train", folder), cifar10("test", folder)
     if data == "cifar10":
         raise UserError(f"{network} needs --data: a folder with train/CLASS/* and val/CLASS/*")
-    images = imagenet_folder(data, "train", shape)
-    return images, imagenet_folder(data, "test", shape, images.classes)
+    images = imagenet_files(data, "train", shape)
+    return images, imagenet_files(data, "test", shape, images.classes)
 
 
 def main() -> None:
@@ -102,14 +117,17 @@ def main() -> None:
         torch.empty(1, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {options.device!r} here ({str(error).splitlines()[0]})") from error
-    dropout = {"conv_dropout": options.conv_dropout, "dense_dropout": options.dense_dropout}
-    if not options.network.startswith("vgg"):
-        dropout = {"branch_dropout": options.branch_dropout}
-    describe = partial(NETWORKS[options.network], width=options.width, **dropout)
+    design: dict[str, Any] = {"width": options.width, "branch_dropout": options.branch_dropout}
+    if options.network.startswith("vgg"):
+        design = {"width": options.width, "hidden": options.hidden}
+        design |= {"conv_dropout": options.conv_dropout, "dense_dropout": options.dense_dropout}
+    elif options.hidden:
+        raise UserError(f"{options.network} has no hidden dense layers; leave out --hidden")
+    describe = partial(NETWORKS[options.network], **design)
     out = writable_folder(options.out)
     images, test = training_images(options.network, options.data, describe().input.shape)
-    trainer = Trainer(describe(classes=len(images.classes)), images, test, recipe, options.device, start)
-    spec = trainer.spec
+    spec = describe(classes=len(images.classes))
+    trainer = Trainer(spec, images, test, recipe, options.device, start, options.workers)
     print(f"{spec.name}: {spec.parameters():,} weights, gain {trainer.gain:.3f}, on {options.device}")
     train(trainer, out, options.half, started + 60 * options.minutes)
     if trainer.epoch == recipe.epochs:

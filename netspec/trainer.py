@@ -1,4 +1,4 @@
-"""Training the ANN of a NetSpec; the defaults of a :class:`Recipe` are the paper's (section 7.1)."""
+"""Training the ANN of a NetSpec by a recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,111 +23,41 @@ from tqdm import tqdm
 from netspec.ann import ANN, as_spikes
 from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode, save_checkpoint
 from netspec.data import ImageSet
-from netspec.errors import UserError, check_range
+from netspec.errors import UserError
 from netspec.files import write_atomically
+from netspec.image_files import ImageFiles
+from netspec.loading import Batch, InFiles, InMemory
+from netspec.recipe import Recipe
 from netspec.spec import NetSpec
 
-__all__ = ["Recipe", "Trainer", "error_rate", "train"]
+__all__ = ["Trainer", "error_rate", "train"]
 
-PADDING = 1 / 8  # of the image's side, on each side, for the random crop: 4 pixels of 32
+SAVE_EVERY = 300  # seconds
+SAMPLE = 300  # photographs that tell the mean and the gain of the input
 COVERED = 99.9  # percentile of |input| that the gain maps to 1
 
 
-def setting(default: Any, help: str, words: str = "", choices: tuple[str, ...] | None = None, **limits: float) -> Any:
-    """A field of a recipe, what it is called in errors (by default its name), and what it may be."""
-    return field(default=default, metadata={"help": help, "words": words, "choices": choices, "limits": limits})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. Fields with a help text are options of the command; UserError if one is impossible."""
-
-    epochs: int = setting(200, "how often all images are shown", "number of epochs", least=1)
-    batch: int = setting(256, "images per step", "number of images per step", least=1)
-    lr: float = setting(0.05, "(peak) learning rate", "learning rate", least=0)
-    schedule: str = setting("steps", "of the learning rate", choices=("steps", "one-cycle"))
-    milestones: tuple[int, ...] = setting((81, 122), "lr / 10 at these epochs")
-    warmup: float = setting(0.2, "share of one-cycle in which lr rises", "warm-up", least=0, most=1)
-    restarts: tuple[int, ...] = setting((), "one-cycle begins anew at these epochs")
-    momentum: float = setting(0.9, "of the gradient", least=0)
-    nesterov: bool = setting(False, "Nesterov's momentum")
-    weight_decay: float = setting(1e-4, "L2 penalty on all weights", least=0)
-    init: str = setting("paper", "of the weights", "initialisation", choices=("paper", "he"))
-    rms_scale: bool = setting(
-        False, "divide each channel by its RMS over the batch (batch norm without mean and shift); folded into weights"
-    )
-    centred: bool = setting(False, "subtract the mean of each neuron's weights (not in the first and last layer)")
-    input_steps: int = setting(
-        0, "train on the mean of so many steps of input spikes; 0: on the images themselves", "input steps", least=0
-    )
-    levels: int = setting(
-        0, "train with ReLUs clipped at a learned bound and quantised to so many steps (QCFS); 0: plain ReLUs", least=0
-    )
-    start: str = ""  # digest of the network that is trained further
-    validation: int = setting(1000, "training images held out", "number of images for validation", least=0)
-    bf16: bool = True
-    compiled: bool = setting(False, "torch.compile: faster, needs a C++ compiler")
-    seed: int = setting(0, "", least=0)
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value, about = getattr(self, entry.name), entry.metadata
-            words = f"the {about.get('words') or entry.name.replace('_', ' ')}"
-            if about.get("choices") and value not in about["choices"]:
-                raise UserError(f"{words} must be one of {', '.join(about['choices'])}, got {value}")
-            if about.get("limits"):
-                check_range(words, value, **about["limits"])
-        if not all(0 < restart < self.epochs for restart in self.restarts):
-            raise UserError(f"restarts must lie between 0 and the number of epochs, {self.epochs}")
-        if self.nesterov and not self.momentum:
-            raise UserError("Nesterov's momentum must not be 0")
-
-    def further(self, start: Checkpoint) -> Recipe:
-        """The recipe for training a checkpoint further; raises UserError where that would give false results."""
-        if self.rms_scale:
-            raise UserError("the weights of a checkpoint have their scales folded in: train it without RMS scales")
-        earlier = start.info.get("recipe", {})
-        if earlier.get("seed", self.seed) != self.seed or earlier.get("validation", math.inf) < self.validation:
-            raise UserError("with another seed or more validation images, it has learned images held out now")
-        return replace(self, start=start.digest)
-
-    def lr_at(self, epoch: float) -> float:
-        """Learning rate at a moment of training, in epochs since the start."""
-        if self.schedule == "steps":
-            return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
-        start = max((restart for restart in self.restarts if restart <= epoch), default=0)
-        end = min((restart for restart in self.restarts if restart > epoch), default=self.epochs)
-        rise, passed = self.warmup * (end - start), epoch - start
-        if passed < rise:
-            return self.lr * (0.04 + 0.96 * passed / rise)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (passed - rise) / (end - start - rise)))
-
-    def begins_like(self, other: Recipe, epochs: int) -> bool:
-        """Whether the first epochs are the same by both recipes, so that a run by the other can go on by this one."""
-        schedule = {name: getattr(self, name) for name in ("epochs", "schedule", "milestones", "warmup", "restarts")}
-        moments = np.linspace(0, epochs, 100 * epochs, endpoint=False)
-        return replace(other, **schedule) == self and all(
-            math.isclose(self.lr_at(moment), other.lr_at(moment)) for moment in moments
-        )
-
-
 class Trainer:
-    """A training run that can be stopped after any epoch and goes on with the same result.
+    """A training run that can be stopped after any step and goes on with the same result.
 
     It begins with the weights of the checkpoint ``start``, whose digest the recipe notes, or with fresh ones.
+    Photographs in files are read by so many ``workers``.
     """
 
     def __init__(
         self,
         spec: NetSpec,
-        images: ImageSet,
-        test: ImageSet,
+        images: ImageSet | ImageFiles,
+        test: ImageSet | ImageFiles,
         recipe: Recipe,
         device: str,
         start: Checkpoint | None = None,
+        workers: int = 0,
     ) -> None:
-        if images.images.shape[1:] != spec.input.shape:
+        if isinstance(images, ImageSet) and images.images.shape[1:] != spec.input.shape:
             raise UserError(f"{spec.name} sees {spec.input.shape} images, {images.source} has {images.images.shape}")
+        if recipe.sizes and (isinstance(images, ImageSet) or max(recipe.sizes) > spec.input.shape[0]):
+            raise UserError(f"sizes are of photographs in files, and at most the network's {spec.input.shape[0]}")
         if recipe.validation >= len(images):
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         if start:  # its clips are part of it
@@ -156,85 +86,87 @@ class Trainer:
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
-        self.run = torch.compile(self.ann) if recipe.compiled else self.ann
         self.classes, self.source, self.provenance = images.classes, images.source, images.provenance
         self.started_from = dict(start.info) if start else {}
-        # of each pixel for CIFAR-10 (section 7.1), of each colour for larger images
-        axes = 0 if spec.input.shape[0] <= 32 else (0, 1, 2)
-        if start:
-            self.mean, self.gain = start.mean, start.gain
-        else:
-            self.mean = images.images.mean(axis=axes, dtype=np.float64).astype(np.float32) / np.float32(255)
-            self.gain = input_gain(images.images, self.mean)
-        held_out = recipe.validation
+        self.mean, self.gain = (start.mean, start.gain) if start else input_coding(images)
         order = np.random.default_rng(recipe.seed).permutation(len(images))
-        self.padding = int(PADDING * spec.input.shape[0])
-        self.train = self._tensors(images.subset(np.sort(order[held_out:])), self.padding)
-        self.held_out = self._tensors(images.subset(np.sort(order[:held_out])), 0) if held_out else None
-        self.test = self._tensors(test, 0)
-        self.epoch, self.best = 0, math.inf
+
+        def batches(images: ImageSet | ImageFiles, padded: bool = False) -> InMemory | InFiles:
+            if isinstance(images, ImageSet):
+                return InMemory(images, self.mean, self.gain, self.device, padded)
+            return InFiles(images, self.mean, self.gain, self.device, workers)
+
+        self.train = batches(images.subset(np.sort(order[recipe.validation :])), padded=True)
+        held_out = images.subset(np.sort(order[: recipe.validation]))
+        self.held_out = batches(held_out) if recipe.validation else None
+        self.test = batches(test)
+        self.run = torch.compile(self.ann, dynamic=self.train.dynamic) if recipe.compiled else self.ann
+        self.epoch, self.step, self.best = 0, 0, math.inf
+        self.loss, self.seconds = torch.zeros((), device=self.device), 0.0  # sums over the steps of this epoch
         if recipe.levels:
             self.ann.set_bounds(next(self.batches())[0])
         self.log: list[dict[str, Any]] = []
 
-    def _tensors(self, images: ImageSet, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoded images (n, 3, height, width), float16, padded by zeros, and their labels."""
-        n, height, width, channels = images.images.shape
-        x = torch.zeros(n, channels, height + 2 * padding, width + 2 * padding, dtype=torch.float16)
-        inner = x[:, :, padding : padding + height, padding : padding + width]
-        for part in range(0, n, 1000):
-            encoded = encode(images.images[part : part + 1000], self.mean, self.gain)
-            inner[part : part + 1000] = torch.from_numpy(encoded.transpose(0, 3, 1, 2))
-        return x.to(self.device), torch.from_numpy(images.labels).to(self.device)
-
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Shuffled batches of one epoch, randomly cropped and flipped; the same for the same seed and epoch."""
-        x, labels = self.train
-        size = self.spec.input.shape[0]
-        crops = x.unfold(2, size, 1).unfold(3, self.spec.input.shape[1], 1)
-        draw = np.random.default_rng([self.recipe.seed, self.epoch])
-        for part in np.array_split(draw.permutation(len(x)), math.ceil(len(x) / self.recipe.batch)):
-            index = torch.from_numpy(part).to(self.device)
-            down, right = torch.from_numpy(draw.integers(0, 2 * self.padding + 1, (2, len(part)))).to(self.device)
-            flip = torch.from_numpy(draw.random(len(part)) < 0.5).to(self.device)
-            batch = crops[index, :, down, right].float()
-            batch = torch.where(flip[:, None, None, None], batch.flip(3), batch)
+    def batches(self) -> Iterator[Batch]:
+        """What is left of the shuffled batches of this epoch, as images or as spikes."""
+        for x, labels in self.train.shuffled(self.recipe, self.epoch, self.step):
             if self.recipe.input_steps:
-                batch = as_spikes(batch, self.recipe.input_steps)
-            yield batch.contiguous(memory_format=torch.channels_last), labels[index]
+                x = as_spikes(x, self.recipe.input_steps)
+            yield x.contiguous(memory_format=torch.channels_last), labels
+
+    @property
+    def full_size(self) -> bool:
+        """Whether this epoch's images are of the network's size."""
+        own = self.spec.input.shape[0]
+        return self.recipe.size_at(self.epoch, own) == own
 
     def run_epoch(self) -> float:
-        """One pass over the training images; returns the mean loss."""
-        torch.manual_seed(1_000_003 * (self.recipe.seed + 1) + self.epoch)
+        """What is left of an epoch; returns the mean loss."""
+        for _ in self.steps():
+            pass
+        return self.end_epoch()
+
+    def steps(self) -> Iterator[None]:
+        """The steps that are left of an epoch, one by one; between two of them it can be left and gone on with."""
+        if self.step == 0:
+            torch.manual_seed(1_000_003 * (self.recipe.seed + 1) + self.epoch)
         self.ann.train()
-        total = torch.zeros((), device=self.device)
-        steps = math.ceil(len(self.train[0]) / self.recipe.batch)
-        bar = tqdm(self.batches(), total=steps, desc=f"epoch {self.epoch + 1}/{self.recipe.epochs}", leave=False)
-        for step, (x, labels) in enumerate(bar):
+        steps = self.train.steps(self.recipe)
+        about = f"epoch {self.epoch + 1}/{self.recipe.epochs}"
+        start, spent = time.time(), self.seconds
+        bar = tqdm(self.batches(), initial=self.step, total=steps, desc=about, leave=False)
+        for x, labels in bar:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.lr_at(self.epoch + step / steps)
+                group["lr"] = self.recipe.lr_at(self.epoch + self.step / steps)
             with self.autocast():
-                loss = F.cross_entropy(self.run(x).float(), labels)
+                scores = self.run(x).float()
+            loss = F.cross_entropy(scores, labels, label_smoothing=self.recipe.smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-            total += loss.detach()
-            if step % 20 == 0:
+            self.loss += loss.detach()
+            if self.step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        mean = total.item() / steps
+            self.step, self.seconds = self.step + 1, spent + time.time() - start
+            yield
+
+    def end_epoch(self) -> float:
+        """Count an epoch whose steps are done; returns its mean loss."""
+        mean = self.loss.item() / self.step
         if not math.isfinite(mean):
             now = f"the learning rate (now {self.recipe.lr})"
             raise UserError(f"the loss is no longer finite in epoch {self.epoch + 1}; lower {now}")
-        self.epoch += 1
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.loss.zero_()
         return mean
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16)
 
-    def checkpoint(self, test_error: float) -> Checkpoint:
+    def checkpoint(self, test_error: float | None) -> Checkpoint:
         """The network as it stands, all scales folded in."""
         info = {"recipe": asdict(self.recipe), "epochs_trained": self.epoch, "test_error": test_error}
-        info |= {"trained_on": self.source, "test_images": len(self.test[0])}
+        info |= {"trained_on": self.source, "test_images": len(self.test)}
         info |= {"torch": torch.__version__, "device": self.device.type}
         info |= {"started_from": self.started_from} if self.started_from else {}
         return Checkpoint(self.ann.described(), self.ann.folded(), self.mean, self.gain, self.classes, info)
@@ -245,8 +177,12 @@ class Trainer:
         for name, parameter in self.ann.named_parameters():
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        if self.step:  # inside an epoch
+            tensors |= {"loss": self.loss, "random": torch.get_rng_state()}
+            if self.device.type == "cuda":
+                tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        progress = {"epoch": self.epoch, "best": self.best, "log": self.log}
+        progress = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "best": self.best, "log": self.log}
         settings = [asdict(self.recipe), self.spec.to_dict(), self.provenance]
         header = {"progress": json.dumps(progress), "settings": json.dumps(settings)}
         return to_bytes(tensors, header | {"digest": content_digest(tensors, header)})
@@ -261,8 +197,11 @@ class Trainer:
             if header.get("digest") not in (None, content_digest(tensors, header)):
                 raise ValueError("its content is not what was written")
             progress = json.loads(header["progress"])
-            began = Recipe(**recipe | {name: tuple(recipe[name]) for name in ("milestones", "restarts")})
-            same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, progress["epoch"])
+            kept: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in recipe.items()}
+            began = Recipe(**kept)
+            step = progress.get("step", 0)
+            done = progress["epoch"] + (step > 0)
+            same = NetSpec.from_dict(spec) == self.spec and self.recipe.begins_like(began, done)
         except (SafetensorError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is truncated or no training state; remove it to start anew") from error
         if not same:
@@ -275,55 +214,89 @@ class Trainer:
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.epoch, self.best, self.log = progress["epoch"], progress["best"], progress["log"]
+        if step:
+            self.step, self.seconds = step, progress["seconds"]
+            self.loss.copy_(tensors["loss"])
+            torch.set_rng_state(tensors["random"])
+            if "random.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+
+
+def input_coding(images: ImageSet | ImageFiles) -> tuple[np.ndarray, float]:
+    """Mean and gain of the input: of each pixel for CIFAR-10 (section 7.1), of each colour for larger images.
+
+    Of photographs in files a few hundred, evenly spread, must do.
+    """
+    sample = images.images if isinstance(images, ImageSet) else images.subset(spread(len(images), SAMPLE)).read()
+    axes = 0 if sample.shape[1] <= 32 else (0, 1, 2)
+    mean = sample.mean(axis=axes, dtype=np.float64).astype(np.float32) / np.float32(255)
+    return mean, input_gain(sample, mean)
+
+
+def spread(n: int, most: int) -> slice:
+    """At most so many of ``n``, evenly spread."""
+    return slice(None, None, -(-n // most))
 
 
 def input_gain(images: np.ndarray, mean: np.ndarray) -> float:
     """Gain that brings nearly all of ``pixel / 255 - mean`` into [-1, 1], from up to 5000 images."""
-    centred = encode(images[:: -(-len(images) // 5000)], mean, 1)
+    centred = encode(images[spread(len(images), 5000)], mean, 1)
     return float(np.float32(1 / np.percentile(np.abs(centred), COVERED)))
 
 
 @torch.no_grad()
-def error_rate(trainer: Trainer, data: tuple[torch.Tensor, torch.Tensor]) -> float:
+def error_rate(trainer: Trainer, images: InMemory | InFiles) -> float:
     """Share of images whose largest class score is not the label's."""
     trainer.ann.eval()
     wrong = 0
-    for x, labels in zip(data[0].split(100), data[1].split(100), strict=True):
+    for x, labels in images.in_order():
         with trainer.autocast():
-            scores = trainer.ann(x.float().contiguous(memory_format=torch.channels_last))
+            scores = trainer.ann(x.contiguous(memory_format=torch.channels_last))
         wrong += int((scores.argmax(1) != labels).sum())
-    return wrong / len(data[0])
+    return wrong / len(images)
 
 
 def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.inf) -> None:
     """Train to the last epoch, or until a moment of ``time.time``; what was finished is in ``out``.
 
-    Writes ``state.safetensors`` (to go on from), ``log.csv`` (a row an epoch) and ``best.safetensors``, the
-    network with the lowest error on the held-out training images so far (on none held out, the last).
+    Writes ``state.safetensors`` (to go on from; after each epoch, and every few minutes inside one), ``log.csv`` (a row
+    an epoch) and ``best.safetensors``, the network with the lowest error on the held-out training images so far (on
+    none held out, the last). The test images are looked at in epochs of images of the network's size only.
     """
     state = out / "state.safetensors"
     if state.is_file():
         trainer.resume(state)
-        print(f"going on after epoch {trainer.epoch} of {trainer.recipe.epochs}")
-    longest = max((row["seconds"] for row in trainer.log), default=0.0)
-    while trainer.epoch < trainer.recipe.epochs and time.time() + longest < until:
-        start = time.time()
-        loss = trainer.run_epoch()
+        inside = f" and {trainer.step} steps" if trainer.step else ""
+        print(f"going on after epoch {trainer.epoch} of {trainer.recipe.epochs}{inside}", flush=True)
+    saved, before, longest = time.time(), time.time(), 0.0
+    while trainer.epoch < trainer.recipe.epochs:
+        if time.time() + longest > until:
+            return
+        for _ in trainer.steps():
+            now = time.time()
+            before, longest = now, max(longest, now - before)
+            if now + longest > until or now - saved > SAVE_EVERY:
+                write_atomically(state, trainer.state())
+                saved = time.time()
+                if now + longest > until:
+                    return
+        seconds, full_size, start = trainer.seconds, trainer.full_size, time.time()
+        loss = trainer.end_epoch()
         error = error_rate(trainer, trainer.held_out) if trainer.held_out else 0.0
-        row: dict[str, Any] = {"epoch": trainer.epoch, "loss": round(loss, 5)}
-        row |= {"validation_error": error, "test_error": ""}
+        test_error = None
         if error <= trainer.best:
             trainer.best = error
             levels, trainer.ann.levels = trainer.ann.levels, 0  # of what is saved: clipped, not quantised
-            row["test_error"] = error_rate(trainer, trainer.test)
+            test_error = error_rate(trainer, trainer.test) if full_size else None
             trainer.ann.levels = levels
             dtype = np.float16 if half else np.float32
-            save_checkpoint(trainer.checkpoint(row["test_error"]), out / "best.safetensors", dtype)
-        seconds = time.time() - start
-        longest = max(longest, seconds)
-        trainer.log.append(row | {"seconds": round(seconds, 1)})
+            save_checkpoint(trainer.checkpoint(test_error), out / "best.safetensors", dtype)
+        row: dict[str, Any] = {"epoch": trainer.epoch, "loss": round(loss, 5), "validation_error": error}
+        row |= {"test_error": "" if test_error is None else test_error}
+        trainer.log.append(row | {"seconds": round(seconds + time.time() - start, 1)})
         write_atomically(out / "log.csv", as_csv(trainer.log))
         write_atomically(state, trainer.state())
+        saved = time.time()
         print(" ".join(f"{key}={value}" for key, value in trainer.log[-1].items()), flush=True)
         if trainer.epoch == 2 and loss > 0.98 * math.log(len(trainer.classes)):
             print("warning: the loss has hardly moved in two epochs; try RMS scales, init he or another seed")

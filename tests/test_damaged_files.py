@@ -22,8 +22,9 @@ from netspec.conversion import Conversion, load_conversion
 from netspec.data import ImageSet
 from netspec.errors import UserError
 from netspec.files import read_json
+from netspec.recipe import Recipe
 from netspec.thresholds import Thresholds, load_thresholds
-from netspec.trainer import Recipe, Trainer
+from netspec.trainer import Trainer
 from sims.brian import cache
 from sims.evaluation.error_tables import KEYS, with_earlier
 from sims.evaluation.shards import Case, Setting, Shard, read_shard, write_shard

@@ -17,6 +17,7 @@ def vgg16(
     conv_dropout: float = 0.1,
     dense_dropout: float = 0.3,
     size: int | None = None,
+    hidden: int | None = None,
 ) -> NetSpec:
     """VGG-16: thirteen 3x3 convolutions in five blocks, two hidden dense layers, the output.
 
@@ -35,10 +36,13 @@ def vgg16(
     size : int, optional
         Side of the images, a multiple of 32; 32 or 224 by default. The first dense layer sees (size / 32)**2
         positions.
+    hidden : int, optional
+        Neurons of each hidden dense layer; by default 512 or 4096, times the width.
     """
     if dataset not in IMAGE_SIZE:
         raise ValueError(f"dataset {dataset!r} is none of {', '.join(IMAGE_SIZE)}")
     name = f"vgg16-{dataset}-x{width:g}" + (f"-{size}" if size not in (None, IMAGE_SIZE[dataset]) else "")
+    name += f"-hidden{hidden}" if hidden else ""
     size = IMAGE_SIZE[dataset] if size is None else size
     if size < 32 or size % 32:
         raise ValueError(f"images of {size}x{size} cannot be halved five times: the size must be a multiple of 32")
@@ -58,8 +62,8 @@ def vgg16(
             pool = 1
         size, pool = size // 2, 2
     for layer in (6, 7):
-        hidden = Population(f"dense{layer}", (1, 1, scaled(HIDDEN[dataset], width)), dropout=dense_dropout)
-        append(hidden, kind="dense", pool=pool)
+        neurons = hidden or scaled(HIDDEN[dataset], width)
+        append(Population(f"dense{layer}", (1, 1, neurons), dropout=dense_dropout), kind="dense", pool=pool)
         pool = 1
     append(Population("output", (1, 1, classes or CLASSES[dataset])), kind="dense")
     return NetSpec(name, tuple(populations), tuple(projections))

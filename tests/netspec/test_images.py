@@ -10,8 +10,9 @@ import pytest
 from commands import save_image
 from PIL import Image
 
-from netspec.data import IMAGE_SUFFIXES, ImageSet, cifar10, image_folder, load_images, read_image, samples
+from netspec.data import ImageSet, cifar10, image_folder, load_images, samples
 from netspec.errors import UserError
+from netspec.image_files import IMAGE_SUFFIXES, read_image
 
 CLASSES = ("cat", "dog")
 

@@ -16,8 +16,8 @@ from netspec import train as module
 from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
+from netspec.recipe import Recipe
 from netspec.train import main
-from netspec.trainer import Recipe
 
 
 def few_images(split: str, folder: str | None) -> ImageSet:

@@ -1,6 +1,7 @@
 """Training: it learns, it can be stopped and goes on with the same result, and it says what it cannot do."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -20,8 +21,9 @@ from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
 from netspec.files import writable_folder
+from netspec.recipe import Recipe
 from netspec.spec import NetSpec, Projection
-from netspec.trainer import Recipe, Trainer, error_rate, train
+from netspec.trainer import Trainer, error_rate, train
 
 SPEC = net(
     "toy",
@@ -124,7 +126,7 @@ def test_half_stores_the_weights_as_float16(tmp_path):
 
 def test_epoch_shows_every_training_image_once_cropped_and_flipped():
     run = trainer(replace(RECIPE, batch=50))
-    (padded, labels), span = run.train, 2 * run.padding + 1
+    padded, labels, span = run.train.x, run.train.labels, 2 * run.train.padding + 1
     assert span == 3
     assert len(padded) == 300 - RECIPE.validation
     moves = list(product(range(len(padded)), range(span), range(span), (False, True)))
@@ -170,17 +172,17 @@ def test_with_input_steps_the_batches_are_spikes_of_the_same_crops():
 
 def test_held_out_images_are_not_trained_on():
     run = trainer()
-    inner = slice(run.padding, -run.padding)
-    seen = {pixels(image[:, inner, inner]) for image in run.train[0]}
-    assert len(run.held_out[0]) == RECIPE.validation
-    assert not any(pixels(image) in seen for image in run.held_out[0])
+    inner = slice(run.train.padding, -run.train.padding)
+    seen = {pixels(image[:, inner, inner]) for image in run.train.x}
+    assert len(run.held_out.x) == RECIPE.validation
+    assert not any(pixels(image) in seen for image in run.held_out.x)
 
 
 def test_input_is_centred_and_nearly_all_of_it_within_the_unit_interval():
     run, images = trainer(), coloured(300, 0)
     np.testing.assert_allclose(run.mean, images.images.mean(axis=0) / 255, rtol=1e-5)
     assert np.percentile(np.abs(images.images / 255 - run.mean) * run.gain, 99.9) == pytest.approx(1, rel=1e-4)
-    assert max(run.train[0].abs().max(), run.test[0].abs().max()) == 1
+    assert max(run.train.x.abs().max(), run.test.x.abs().max()) == 1
 
 
 # Going on
@@ -234,24 +236,49 @@ def test_finished_training_is_left_alone(out):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_no_epoch_is_started_that_would_end_too_late(tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now))
-    run_epoch = Trainer.run_epoch
+class Clock(SimpleNamespace):
+    """A clock on which every step takes ten seconds."""
 
-    def slow(self):
-        clock.now += 100
-        return run_epoch(self)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(now=1000.0)
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: self.now))
+        steps = Trainer.steps
 
-    monkeypatch.setattr(Trainer, "run_epoch", slow)
-    run = trainer(replace(RECIPE, epochs=9))
-    train(run, tmp_path, until=1000.0)
-    assert (run.epoch, list(tmp_path.iterdir())) == (0, [])
-    train(run, tmp_path, until=1250.0)
-    assert run.epoch == 2
-    resumed = trainer(replace(RECIPE, epochs=9))
-    train(resumed, tmp_path, until=clock.now + 99)  # less than an epoch took before
-    assert resumed.epoch == 2
+        def slow(run: Trainer) -> Iterator[None]:
+            for _ in steps(run):
+                self.now += 10
+                yield
+
+        monkeypatch.setattr(Trainer, "steps", slow)
+
+
+def test_training_stops_inside_an_epoch_in_time_for_its_limit_and_goes_on(tmp_path, monkeypatch):
+    whole, parts = (writable_folder(tmp_path / name) for name in ("whole", "parts"))
+    recipe = replace(RECIPE, epochs=3, input_steps=50)  # nine steps each
+    train(trainer(recipe), whole)
+    clock = Clock(monkeypatch)
+    run = trainer(recipe)
+    train(run, parts, until=999.0)
+    assert (run.epoch, run.step, list(parts.iterdir())) == (0, 0, [])
+    train(run, parts, until=1125.0)
+    assert (run.epoch, run.step, clock.now) == (1, 3, 1120)
+    run = trainer(recipe)
+    train(run, parts, until=clock.now + 15)
+    assert (run.epoch, run.step) == (1, 4)
+    train(trainer(recipe), parts)
+    assert log(parts) == log(whole)
+    expected, best = (load_checkpoint(folder / "best.safetensors") for folder in (whole, parts))
+    assert best.digest == expected.digest
+
+
+def test_position_in_the_epoch_is_saved_every_few_minutes(tmp_path, monkeypatch):
+    clock, places = Clock(monkeypatch), []
+    monkeypatch.setattr(module, "SAVE_EVERY", 25)
+    state = Trainer.state
+    monkeypatch.setattr(Trainer, "state", lambda run: (places.append((run.epoch, run.step)), state(run))[1])
+    train(trainer(), tmp_path)
+    assert places == [(0, 3), (0, 6), (0, 9), (1, 0), (1, 3), (1, 6), (1, 9), (2, 0)]
+    assert clock.now == 1000 + 18 * 10
 
 
 def test_gain_is_of_evenly_spread_images_and_no_more_than_5000():
@@ -443,7 +470,7 @@ def test_training_with_levels_gives_a_network_with_clips(tmp_path):
     trained = load_checkpoint(tmp_path / "levels" / "best.safetensors")
     clips = {p.name: p.clip for p in trained.spec.populations if p.clip}
     assert set(clips) == set(begun) and clips != begun
-    activations = ANN.from_weights(trained.spec, trained.weights).activations(further.test[0].float())
+    activations = ANN.from_weights(trained.spec, trained.weights).activations(further.test.x.float())
     assert all(activations[name].max() <= clip for name, clip in clips.items())
     assert error_rate(further, further.test) < 0.3
     with pytest.raises(UserError, match="a run with other settings"):

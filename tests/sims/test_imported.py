@@ -15,7 +15,8 @@ from netspec.conversion import load_conversion
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.errors import UserError
 from netspec.importing import from_torch
-from netspec.trainer import Recipe, Trainer
+from netspec.recipe import Recipe
+from netspec.trainer import Trainer
 from sims import calibrate, evaluate
 from sims import run as run_module
 from sims.conversion.ann_norm import ann_norm
