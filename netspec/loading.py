@@ -137,7 +137,7 @@ class InFiles:
         for part, images in zip(parts, loader, strict=True):
             if isinstance(images, UserError):
                 raise images
-            x = torch.from_numpy(images).to(self.device).float() / 255
+            x = images.to(self.device).float() / 255
             x = ((x - self.mean) * self.gain).clamp(-1, 1).permute(0, 3, 1, 2)
             yield x, torch.from_numpy(self.images.labels[part]).to(self.device)
 
@@ -155,10 +155,13 @@ class Centres(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: np.ndarray) -> np.ndarray | UserError:
-        """uint8 (n, height, width, channels); a UserError is handed on, for the workers would make it many lines."""
+    def __getitems__(self, indices: np.ndarray) -> Tensor | UserError:
+        """uint8 (n, height, width, channels), in memory that processes share: a pipe would hold up a worker's end.
+
+        A UserError is handed on; raised in a worker it would become many lines.
+        """
         try:
-            return np.stack([self.read(int(index)) for index in indices])
+            return torch.from_numpy(np.stack([self.read(int(index)) for index in indices]))
         except UserError as error:
             return error
 
