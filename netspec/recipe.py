@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Recipe:
     smoothing: float = setting(0.0, "of labels: this share is given to all classes", "label smoothing", least=0, most=1)
     crop: float = setting(0.25, "of photographs: least share of the area in a random crop", above=0, most=1)
     sizes: tuple[int, ...] = setting((), "of photographs: train on smaller ones of these sides first")
-    growth: tuple[int, ...] = setting((), "the next of the sizes, at last the network's own, from these epochs on")
+    growth: tuple[int, ...] = setting((), "epochs after which the next of the sizes comes, at last the network's own")
     start: str = ""  # digest of the network that is trained further
     validation: int = setting(1000, "training images held out", "number of images for validation", least=0)
     bf16: bool = True
@@ -64,8 +65,13 @@ class Recipe:
                 check_range(words, value, **about["limits"])
         if not all(0 < restart < self.epochs for restart in self.restarts):
             raise UserError(f"restarts must lie between 0 and the number of epochs, {self.epochs}")
-        if len(self.sizes) != len(self.growth) or any(size < 32 for size in self.sizes):
-            raise UserError("sizes of photographs must be at least 32, with one epoch of growth for each")
+        moments = (0, *self.growth, self.epochs + 1)
+        whole = len(self.sizes) == len(self.growth) and all(size >= 32 for size in self.sizes)
+        if not whole or any(later <= earlier for earlier, later in pairwise(moments)):
+            raise UserError(
+                "sizes of photographs must be at least 32, each until an epoch of growth, one after the other; "
+                f"got {self.sizes} until {self.growth} of {self.epochs}"
+            )
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov's momentum must not be 0")
 

@@ -100,6 +100,20 @@ def test_pooled_identity_averages_first():
     torch.testing.assert_close(ANN(spec)(x), x[:, :, :2, :2].mean(dim=(2, 3)))
 
 
+def test_smaller_images_are_averaged_to_the_positions_of_the_dense_layer():
+    """Of residual(): over all pixels of the junction, however few; of chain(): to 2x1, by windows that overlap."""
+    ann, small = ANN(residual()), torch.rand(3, 2, 2, 2)
+    expected = ann.activations(small)["junction"].mean((2, 3)) @ ann.weights["junction_to_output"].T
+    torch.testing.assert_close(ann(small), expected)
+    spec = chain()
+    ann, small = ANN(spec), torch.rand(3, 3, 6, 2)
+    third = ann.activations(small)["conv3"]
+    assert third.shape[2:] == (3, 1)
+    rows = torch.stack([third[:, :, :2].mean((2, 3)), third[:, :, 1:].mean((2, 3))], dim=1).flatten(1)
+    expected = torch.relu(rows @ ann.weights["conv3_to_dense"].T) @ ann.weights["dense_to_output"].T
+    torch.testing.assert_close(ann(small), expected)
+
+
 def test_junction_adds_its_projections_and_a_relay_has_no_relu():
     spec = residual()
     ann = ANN(spec).eval()

@@ -103,6 +103,12 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
         (["--epochs", "5", "--restarts", "5"], "restarts must lie between 0 and the number of epochs, 5"),
         (["--device", "nowhere"], "there is no device 'nowhere' here"),
         (["--validation", "40"], "leave none of 40 for training"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--hidden", "0"], "--hidden must be at least 1, got 0"),
+        (["--crop", "0"], "the crop must be above 0 and at most 1, got 0.0"),
+        (["--smoothing", "2"], "the label smoothing must be at least 0 and at most 1, got 2.0"),
+        (["--sizes", "64"], "sizes of photographs must be at least 32, each until an epoch of growth"),
+        (["--sizes", "32", "--growth", "3"], "sizes are of photographs in files"),
         (["--conv-dropout", "1"], r"conv1_1: dropout 1.0 is not in \[0, 1\)"),
         (["--out", "/dev/null/run"], "cannot write into the folder /dev/null/run"),
     ],
@@ -126,6 +132,15 @@ def test_command_trains_on_photographs_in_folders(network, tmp_path, monkeypatch
     assert best.spec.input.shape == (224, 224, 3)
     assert best.mean.shape == (3,)
     assert (best.info["test_images"], best.info["trained_on"]) == (6, f"{tmp_path.name} train")
+
+
+def test_hidden_layers_are_as_narrow_as_asked_for(command, monkeypatch):
+    best = load_checkpoint(command("--epochs", "1", "--hidden", "7") / "best.safetensors")
+    assert [best.spec[f"dense{layer}"].size for layer in (6, 7)] == [7, 7]
+    assert best.spec.name == "vgg16-cifar10-x0.03-hidden7"
+    monkeypatch.setattr(sys, "argv", ["train", "resnet20", "--hidden", "7"])
+    with pytest.raises(UserError, match="resnet20 has no hidden dense layers; leave out --hidden"):
+        main()
 
 
 def test_photographs_need_their_folder(tmp_path, monkeypatch):
