@@ -83,8 +83,9 @@ def answer(result: Result) -> str:
     summary, known = result.summary, result.images.labels >= 0
     after = f"After {counted(summary['settings']['steps'], 'step')} the spiking network"
     if result.ann is None:
-        right = f"is right on {round((summary['snn_accuracy'] or 0) * known.sum())} of {counted(int(known.sum()), 'image')}"
-        return f"{after} {right if known.any() else 'has answered'}. There is no ANN to compare with."
+        hits = round((summary["snn_accuracy"] or 0) * known.sum())
+        done = f"is right on {hits} of {counted(int(known.sum()), 'image')}" if known.any() else "has answered"
+        return f"{after} {done}. There is no ANN to compare with."
     agree = f"gives {summary['agreeing_images']} of {counted(summary['images'], 'image')} the class its ANN gives them"
     if not known.any():
         return f"{after} {agree}. The true classes of these images are not told, or none that it can name."

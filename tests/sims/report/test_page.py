@@ -175,6 +175,15 @@ def test_what_is_not_known_is_left_out(tmp_path):
     assert "Agreement against steps" in page.text and "Accuracy against steps" not in page.text
 
 
+def test_networks_without_an_ann_have_a_page(tmp_path):
+    told = page_of(replace(run(samples().first(2), diagnosed=False), ann=None), tmp_path)
+    assert "There is no ANN to compare with." in told.text
+    images = next(row for row in told.rows if "SNN" in row)
+    assert "ANN" not in images
+    assert "accuracy of the SNN" in told.text
+    assert "of the classes are the ANN's" not in told.text
+
+
 def test_of_images_of_which_some_classes_are_known(tmp_path):
     images = samples().first(4)
     result = run(replace(images, labels=np.array([*images.labels[:3], -1])))
