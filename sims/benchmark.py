@@ -32,7 +32,8 @@ from sims.speed.parts import QUICK, Bench, Plan, tables
 
 TABLE = Path(__file__).resolve().parents[1] / "analysis/results/vgg16-cifar10-operations.csv"
 SHOWN = [
-    "network", "conversion", "steps", "simulator", "batch", "seconds_per_image", "activity", "spikes_per_neuron_step", "seconds_per_step", "steps_per_second",
+    "network", "conversion", "steps", "simulator", "batch", "seconds_per_image",
+    "activity", "spikes_per_neuron_step", "seconds_per_step", "steps_per_second",
     "gsops_per_second", "peak_memory_mb", "bytes_per_synapse", "build_seconds", "compile_seconds", "time_ratio",
 ]  # fmt: skip
 
