@@ -58,7 +58,7 @@ def simulator() -> Callable[..., Simulator]:
     built: dict[tuple[str, ...], Simulator] = {}
 
     def get(network: str, runtime: str, synapses: str = "shared", reset: str = "zero") -> Simulator:
-        key = (network, runtime, synapses, reset)
+        key = (network, runtime, synapses, reset, *prefs.codegen.cpp.extra_compile_args_gcc)
         if key not in built:
             weights = weights_of(network)
             built[key] = open_simulator(NETWORKS[network](), weights, runtime, synapses, reset, quiet=True)

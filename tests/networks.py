@@ -229,7 +229,8 @@ def varied(spec: NetSpec, seed: int, coding: str, steps: int = 6, n: int = 2, no
     x, thresholds, constant, initial = images(spec, n, seed), {}, {}, {}
     for population in spec.spiking:
         name, channels = population.name, population.shape[2]
-        thresholds[name] = [rng.integers(1, 128) / 64, rng.integers(1, 128, channels) / 64][rng.integers(2)]
+        shape = [(), channels, population.shape][rng.integers(3)]  # one number, or one of each channel or neuron
+        thresholds[name] = rng.integers(1, 128, shape) / 64
         if rng.random() < 0.5:
             constant[name] = rng.integers(-32, 33, channels) / 64
         if rng.random() < 0.5:

@@ -173,13 +173,13 @@ class StandaloneSimulator:
             arguments += [f"{name}.lowest={float(finite.min())!r}", f"{name}.alike={int(finite.min() == finite.max())}"]
             place = "" if finite.ndim else repr(float(finite))
             if finite.ndim:
-                place = str(written(results / f"thresholds_{name}.f32", np.tile(finite, self.batch)))
+                place = str(written(results / f"thresholds_{name}.f32", np.tile(finite.ravel(), self.batch)))
             arguments.append(f"{name}.v_th={place}")
         for population in self.spec.emitting:
             worth = given.spike_values.get(population.name)
             place = "1"
             if worth is not None:
-                place = str(written(results / f"values_{population.name}.f32", np.tile(worth, self.batch)))
+                place = str(written(results / f"values_{population.name}.f32", np.tile(worth.ravel(), self.batch)))
             arguments.append(f"{population.name}.spike_value={place}")
         for name, model in self.models.items():
             arguments += [f"{name}.{parameter}={value!r}" for parameter, value in model.parameters.items()]

@@ -42,7 +42,7 @@ def answers_table(batches: Sequence[int], repetitions: int, threads: Sequence[in
                 spent.append((time.perf_counter() - start) / len(given.x))
             here = {"simulator": "shared", "batch": simulator.batch, "seconds_per_image": float(np.median(spent))}
             rows.append(common | here | {"peak_memory_mb": simulator.peak_memory / 1e6})
-        rows += [common | row | {"seconds_per_image": steps * row.pop("step")} for row in map(dict, dense)]
+        rows += [common | row | {"seconds_per_image": steps * row["step"]} for row in dense]
     table = pd.DataFrame(rows)
     ours = table[table["simulator"] == "shared"].groupby("conversion")["seconds_per_image"].min()
     return table.assign(time_ratio=table["seconds_per_image"] / table["conversion"].map(ours))

@@ -18,7 +18,7 @@ from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
-from sims.speed import parts
+from sims.speed import answers, parts
 from sims.speed.activity import activity_table, random_image, random_weights, targets, thresholds_for
 from sims.speed.comparison import crossing, growth_fit, ratios
 from sims.speed.dense import DenseSimulator, dense_input
@@ -63,7 +63,19 @@ def ended(caches, tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark") / "new"
     with pytest.MonkeyPatch.context() as patch:
         replace_networks(patch)
-        steps = ("--steps", STEPS, "--explicit-steps", STEPS, "--growth-steps", STEPS, "--imagenet-steps", STEPS, 30)
+        steps = (
+            "--parts",
+            *parts.PARTS[:4],
+            "--steps",
+            STEPS,
+            "--explicit-steps",
+            STEPS,
+            "--growth-steps",
+            STEPS,
+            "--imagenet-steps",
+            STEPS,
+            30,
+        )
         sizes = ("--growth-sizes", 32, 64, "--growth-widths", 1)
         arguments = ("--activity", "calibrated", 0.05, 0.3, "--repetitions", 2, "--out", out)
         done = run("benchmark.py", benchmark.main, *steps, *sizes, *arguments)
@@ -191,6 +203,22 @@ def test_quick_options_can_be_overridden(monkeypatch):
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--quick", "--width", "0.5"])
     options = benchmark.parse_arguments()
     assert (options.width, options.repetitions) == (0.5, 1)
+
+
+def test_answers_take_so_many_steps_in_every_simulator(tiny, monkeypatch):
+    monkeypatch.setattr("torch.compile", lambda function: function)  # which takes a minute
+    monkeypatch.setattr(answers, "NETWORK", str(tiny))
+    monkeypatch.setattr(answers, "CONVERSIONS", {"spike-norm": 30, "ann-norm": 10})
+    table = answers.answers_table([1, 2], 1, THREADS, 0)
+    names = ["shared", *(f"torch-{threads}{form}" for threads in THREADS for form in ("", " compiled, bfloat16"))]
+    assert set(table["simulator"]) == set(names)
+    torch = table[table["simulator"] != "shared"]
+    assert sorted(set(torch["batch"])) == [1, 2]
+    np.testing.assert_allclose(torch["seconds_per_image"], torch["steps"] * torch["step"])
+    for _, rows in table.groupby("conversion"):
+        ours = rows[rows["simulator"] == "shared"]
+        assert list(ours["batch"]) == [1, 8]
+        np.testing.assert_allclose(rows["time_ratio"], rows["seconds_per_image"] / ours["seconds_per_image"].min())
 
 
 # The simulators and the activities

@@ -76,11 +76,12 @@ def test_a_run_leaves_no_files(simulator, replaced):
     assert list((cache_folder() / "runs").iterdir()) == []
 
 
-def test_progress_is_told_in_twentieths_of_a_presentation(simulator):
+def test_progress_is_told_in_twentieths_of_presentations(simulator):
+    """Three images are side by side."""
     _, _, usual = case("garden")
     steps = []
     simulator("garden", "standalone").run(replace(usual, steps=40), steps.append)
-    assert steps == [2] * 3 * 20
+    assert steps == [3 * 2] * 20
 
 
 def test_peak_memory_is_the_binarys_own(simulator):
