@@ -128,9 +128,11 @@ def main() -> None:
     if options.images is not None and options.images < 1:
         raise UserError(f"--images must be at least 1, got {options.images}")
     chosen = [entries[name] for name in dict.fromkeys(options.entries)]
-    if not options.imagenette and any("{imagenette}" in told["run"] for entry in chosen for told in entry["commands"]):
+    if not (options.imagenette or options.dry_run) and any(
+        "{imagenette}" in told["run"] for entry in chosen for told in entry["commands"]
+    ):
         raise UserError("photographs are needed: --imagenette DIR, a folder with train/CLASS/* and val/CLASS/*")
-    places = placeholders(options.data, options.imagenette or "", options.out)
+    places = placeholders(options.data, options.imagenette or "DIR", options.out)
     wanted = [command for entry in chosen for command in commands(entry, options.images, places)]
     for command in wanted:
         print(f"{duration(command.seconds):>8}  {command}")

@@ -82,6 +82,8 @@ def answer(result: Result) -> str:
     """The result in a sentence or two."""
     summary, known = result.summary, result.images.labels >= 0
     after = f"After {counted(summary['settings']['steps'], 'step')} the spiking network"
+    if result.silent:
+        after = f"No spike reached the output in {counted(result.silent, 'image')}: their class is a guess. {after}"
     if result.ann is None:
         hits = round((summary["snn_accuracy"] or 0) * known.sum())
         done = f"is right on {hits} of {counted(int(known.sum()), 'image')}" if known.any() else "has answered"

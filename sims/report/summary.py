@@ -74,6 +74,14 @@ class Result:
         return table.assign(**{"output_spikes" if fires else "potential": told[:, -1], "runner_up": told[:, -2]})
 
     @cached_property
+    def silent(self) -> int:
+        """Images of which no spike reached an output that tells its class by spikes: their class is a guess."""
+        output = self.recording.spec.output.name
+        if not self.conversion.fires(output):
+            return 0
+        return int((self.recording.spike_counts(output).sum(axis=(1, 2, 3)) == 0).sum())
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """Accuracies, agreement, spikes per neuron, operations, seconds, memory, versions, settings, as plain data."""
         recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
@@ -86,6 +94,7 @@ class Result:
             "snn_accuracy": float((snn == labels)[known].mean()) if known.any() else None,
             "agreement": None if ann is None else float((ann == snn).mean()),
             "agreeing_images": None if ann is None else int((ann == snn).sum()),
+            "silent_images": self.silent,
             "spikes_per_neuron": recording.spikes_per_neuron(),
             **({} if self.diagnosis is None else {"diagnosis": asdict(self.diagnosis)}),
             "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
@@ -126,11 +135,16 @@ class Result:
             "SNN accuracy": f"{percent(summary['snn_accuracy'])} after {settings['steps']} steps",
             "agreement": f"{summary['agreeing_images']} of {summary['images']} images",
             "spikes/neuron": " ".join(f"{name} {rate:.1f}" for name, rate in summary["spikes_per_neuron"].items()),
-            "AC/MAC ratio": f"{'unknown' if ratio is None else f'{ratio:.3f}'} (layers driven by IF neurons)",
+            "AC/MAC ratio": f"{'unknown' if ratio is None else f'{ratio:.3f}'} (all events, after IF neurons)",
             "energy": f"{'unknown' if energy is None else f'{energy:.2f}'} of the ANN's (arithmetic alone, 45 nm)",
             "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
             "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",
         }
+        if self.silent:
+            guessed = (
+                f"no spike reached the output in {self.silent} of {summary['images']} images: their class is a guess"
+            )
+            lines = {"silent": guessed, **lines}
         if self.ann is None:
             lines = {title: line for title, line in (lines | without).items() if line}
         told = [f"{title:<15}{line}" for title, line in lines.items()]

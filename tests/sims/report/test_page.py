@@ -175,6 +175,13 @@ def test_what_is_not_known_is_left_out(tmp_path):
     assert "Agreement against steps" in page.text and "Accuracy against steps" not in page.text
 
 
+def test_answers_without_any_spike_are_called_guesses(tmp_path):
+    result = run(samples().first(3), steps=1)
+    assert result.silent == 3
+    assert "no spike reached the output in 3 of 3 images: their class is a guess" in result.text()
+    assert "No spike reached the output in 3 images: their class is a guess." in page_of(result, tmp_path, ()).text
+
+
 def test_networks_without_an_ann_have_a_page(tmp_path):
     told = page_of(replace(run(samples().first(2), diagnosed=False), ann=None), tmp_path)
     assert "There is no ANN to compare with." in told.text
