@@ -112,6 +112,7 @@ def generate(blueprint: Blueprint, project: Path, additions: Additions | None = 
     from brian2.devices.device import get_device, reset_device, set_device
 
     from sims.brian.network import DT, SpikingNetwork
+    from sims.brian.neurons import errors_in_text
 
     device = CPPStandaloneDevice()  # one of our own: the caller's may hold a simulation
     floats, dt = prefs.core.default_float_dtype, get_device().defaultclock.dt
@@ -131,7 +132,8 @@ def generate(blueprint: Blueprint, project: Path, additions: Additions | None = 
         )
         if additions:
             additions.prepare(snn)
-        snn.network.run(DT, namespace=dict(additions.names) if additions else {}, profile=blueprint.profile)
+        with errors_in_text(blueprint.models):
+            snn.network.run(DT, namespace=dict(additions.names) if additions else {}, profile=blueprint.profile)
         read_duration_at_run_time(device, snn.network.name, blueprint.batch)
         if blueprint.batch > 1:
             run_image_by_image(device, snn)

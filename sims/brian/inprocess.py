@@ -11,6 +11,7 @@ from brian2 import prefs
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.brian.network import DT, SpikingNetwork
+from sims.brian.neurons import errors_in_text
 from sims.simulation.arriving import constant_input
 from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
@@ -61,7 +62,8 @@ class InProcessSimulator:
             self.snn[population.name].spike_value = given.spike_values.get(population.name, 1)
         self.snn.frame.open(given, constant_input(self.spec, self.weights, given), progress)
         try:
-            self.snn.network.run(len(given.x) * given.steps * DT, level=1)
+            with errors_in_text(self.snn.models):
+                self.snn.network.run(len(given.x) * given.steps * DT, level=1)
         except BaseException:
             self.snn.frame.leave()
             raise

@@ -10,7 +10,7 @@ from netspec.spec import NetSpec
 from netspec.thresholds import RESETS
 from sims.brian.codeobjects import TemplateRunner, is_standalone
 from sims.brian.frame import Frame
-from sims.brian.neurons import input_neurons, max_pooling, relays, spiking_neurons
+from sims.brian.neurons import errors_in_text, input_neurons, max_pooling, relays, spiking_neurons
 from sims.brian.packing import pack_kernel
 from sims.brian.synapses import MaxPooling, SharedProjection, check_memory, explicit_synapses
 from sims.simulation.geometry import as_convolution, joined
@@ -77,7 +77,7 @@ class SpikingNetwork:
         if is_standalone() and not getattr(get_device(), "takes_run_input", False):
             raise UserError("in C++ standalone a SpikingNetwork is made by StandaloneSimulator(..., prepare=FUNCTION)")
         self.spec, self.synapses, self.reset, self.half, self.batch = spec, synapses, reset, half, batch
-        models = models_of(spec, model)
+        self.models = models = models_of(spec, model)
         defaultclock.dt = DT
         self.network = Network()
         self.wiring = Wiring(spec)
@@ -90,7 +90,8 @@ class SpikingNetwork:
                 self.groups[population.name] = UNTHRESHOLDED[population.kind](population, batch)
             else:
                 own, marks = models[population.name], synapses == "shared" and not open
-                self.groups[population.name] = spiking_neurons(population, own, reset, marks, batch)
+                with errors_in_text({population.name: own}):
+                    self.groups[population.name] = spiking_neurons(population, own, reset, marks, batch)
         self.projections = {wire.name: self._project(wire, weights) for wire in self.wiring.wires}
         self.frame = Frame(self.wiring, self.groups, models, batch)
         self.network.add(*self.groups.values(), *self.projections.values(), *self.frame.objects)

@@ -1,13 +1,18 @@
 """The neurons of a network as Brian2 groups: models from text, relays, Poisson input."""
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
-from brian2 import Hz, NeuronGroup, PoissonGroup
+from brian2 import DimensionMismatchError, Hz, NeuronGroup, PoissonGroup
+from brian2.core.base import BrianObjectException
+from brian2.equations.equations import EquationError
 
+from netspec.errors import UserError
 from netspec.spec import NetSpec, Population
 from sims.brian.codeobjects import NumpyTemplates, TemplateRunner, is_standalone
-from sims.simulation.neuron_models import NeuronModel
+from sims.simulation.neuron_models import IF, NeuronModel
 
 __all__ = ["NeuronStep", "PoissonThresholder", "input_neurons", "max_pooling", "relays", "spiking_neurons"]
 
@@ -32,6 +37,21 @@ spike_count : integer          # in this presentation: the largest of the window
 """
 TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "spike_value", "peak", "lowest"), np.float32)
 TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
+
+
+@contextmanager
+def errors_in_text(models: Mapping[str, NeuronModel]) -> Iterator[None]:
+    """Raise UserError where Brian2 does not understand the text of a population's model that is not the IF neuron."""
+    try:
+        yield
+    except (BrianObjectException, EquationError, DimensionMismatchError, SyntaxError) as error:
+        own = {name: model.name for name, model in models.items() if model != IF}
+        if isinstance(error, BrianObjectException):  # it tells the object, whose name begins with the population's
+            own = {name: model for name, model in own.items() if f"'{name}" in str(error)}
+        if not own:
+            raise
+        cause = " ".join(str(error.__cause__ or error).split()).strip("\"'")
+        raise UserError(f"neuron model {', '.join(sorted(set(own.values())))}: {cause}") from error
 
 
 def spiking_neurons(population: Population, model: NeuronModel, reset: str, marks: bool, batch: int = 1) -> NeuronGroup:

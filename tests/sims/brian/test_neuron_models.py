@@ -1,5 +1,6 @@
 """Neuron models as text; what differs between neurons; a current and events as input: on all paths."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -257,3 +258,19 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(UserError, match=message):
             replace(usual, **change).checked(spec)
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "standalone"])
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"update": "v *= leek"}, 'The identifier "leek" could not be resolved.'),
+        ({"update": "v *= "}, "v *="),
+        ({"equations": "v : 1\ndb/dt = 1 : 1"}, "Inconsistent units"),
+        ({"equations": "v = : 1"}, "Expected end of text"),
+    ],
+)
+def test_text_that_brian2_does_not_understand_is_told_in_one_line(changed, reason, runtime, own_cache):
+    spec, weights, run_input = case("sprout")
+    with pytest.raises(UserError, match=f"^neuron model wrong: .*{re.escape(reason)}[^\\n]*$"):
+        open_simulator(spec, weights, runtime, quiet=True, model={"a": NeuronModel("wrong", **changed)}).run(run_input)
