@@ -60,7 +60,8 @@ def summary_table(cases: Sequence[tuple[Case, pd.DataFrame]], labels: np.ndarray
         agreement=("agreement", "mean"),
     )
     result.insert(4, "increment", result["snn_error"] - result["ann_error"])
-    return result.reset_index().round(4)
+    table = result.reset_index().round(4)
+    return table.assign(increment=table["increment"] + 0.0)  # not -0.0
 
 
 def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) -> pd.DataFrame:
