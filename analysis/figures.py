@@ -288,7 +288,7 @@ def points_lost(errors: TABLES) -> Figure:
         ax.set(
             xscale="log", xlim=(2, 4000), ylim=(-0.5, 12), xlabel="time steps", ylabel="points of error above the ANN"
         )
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 

@@ -57,12 +57,12 @@ def main(
         raise UserError(f"{network.spec.name} was brought in as a spiking network: give --events, or images by --data")
     if not (without_images or options.data or shape in bundled):
         raise UserError(f"{network.spec.name} sees images of shape {shape}, and none such are bundled; give --data")
-    source = options.data or (None if without_images else bundled[shape])
-    if without_images and events is not None:
-        shown = int(events[:, 0].max(initial=0)) + 1 if options.images is None else options.images
+    if without_images:
+        assert events is not None
+        source, shown = None, int(events[:, 0].max(initial=0)) + 1 if options.images is None else options.images
         images = no_images(shown, shape, network.classes, options.events)
     else:
-        assert source is not None
+        source = options.data or bundled[shape]
         images = load_images(source, shape, network.classes).first(options.images)
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):

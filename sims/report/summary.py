@@ -20,7 +20,7 @@ from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.files import write_atomically
 from sims.report.diagnosis import Diagnosis
-from sims.simulation.metrics import ac_mac_ratio, whole_energy
+from sims.simulation.metrics import ac_mac_ratio, layerwise_ac_mac_ratio, whole_energy
 from sims.simulation.recording import Recording
 
 __all__ = ["Result", "earlier_run", "percent"]
@@ -87,7 +87,8 @@ class Result:
         recording, checkpoint, conversion = self.recording, self.checkpoint, self.conversion
         labels, snn = self.images.labels, recording.predictions()
         known, ann = labels >= 0, self.ann
-        ratio, joules = ac_mac_ratio(recording), whole_energy(recording)
+        ratios = {"ac_mac_ratio": ac_mac_ratio(recording), "ac_mac_by_layers": layerwise_ac_mac_ratio(recording)}
+        joules = whole_energy(recording)
         return {
             "images": len(labels),
             "ann_accuracy": float((ann == labels)[known].mean()) if known.any() and ann is not None else None,
@@ -97,7 +98,7 @@ class Result:
             "silent_images": self.silent,
             "spikes_per_neuron": recording.spikes_per_neuron(),
             **({} if self.diagnosis is None else {"diagnosis": asdict(self.diagnosis)}),
-            "ac_mac_ratio": ratio if np.isfinite(ratio) else None,
+            **{name: ratio if np.isfinite(ratio) else None for name, ratio in ratios.items()},
             "energy_ratio": joules.snn / joules.ann if joules.ann else None,
             "synaptic_operations": {
                 p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections
@@ -129,13 +130,17 @@ class Result:
         without = dict.fromkeys(("agreement", "AC/MAC ratio", "energy"), "")
         without |= {"ANN accuracy": "no ANN to compare with", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
+        additions = "unknown"
+        if ratio is not None:
+            layers = summary["ac_mac_by_layers"]
+            additions = f"{ratio:.3f} by all events after IF neurons, {layers:.3f} by layers, as the paper has it"
         lines = {
             "network": f"{settings['network']}, {trained}",
             "ANN accuracy": f"{percent(summary['ann_accuracy'])} of {summary['images']} images",
             "SNN accuracy": f"{percent(summary['snn_accuracy'])} after {settings['steps']} steps",
             "agreement": f"{summary['agreeing_images']} of {summary['images']} images",
             "spikes/neuron": " ".join(f"{name} {rate:.1f}" for name, rate in summary["spikes_per_neuron"].items()),
-            "AC/MAC ratio": f"{'unknown' if ratio is None else f'{ratio:.3f}'} (all events, after IF neurons)",
+            "AC/MAC ratio": additions,
             "energy": f"{'unknown' if energy is None else f'{energy:.2f}'} of the ANN's (arithmetic alone, 45 nm)",
             "seconds": " ".join(f"{phase} {spent:.2f}" for phase, spent in summary["seconds"].items()),
             "peak memory": f"{summary['peak_memory_bytes'] / 1e6:.0f} MB",

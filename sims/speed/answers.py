@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint
-from netspec.conversion import open_conversion
+from netspec.conversion import Conversion, open_conversion
 from netspec.data import samples
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import RunInput
@@ -18,6 +18,7 @@ from sims.speed.dense import WARM_UP, CompiledDense, DenseSimulator
 
 NETWORK = "vgg16-cifar10"
 CONVERSIONS = {"spike-norm": 2500, "fast": 16}  # and the steps after which they answer as the ANN does
+IMAGES = 16  # two times as many as there are side by side
 DENSE_STEPS = 10  # that are measured: all steps of dense torch take the same time
 INPUT_ACTIVITY = 0.3
 
@@ -29,23 +30,36 @@ def answers_table(batches: Sequence[int], repetitions: int, threads: Sequence[in
     rows = []
     for name, steps in CONVERSIONS.items():
         conversion = open_conversion(name, NETWORK, network)
-        given = RunInput.of(network.encode(samples().images), conversion, steps, seed)
+        given = RunInput.of(network.encode(samples().first(IMAGES).images), conversion, steps, seed)
         common = {"network": network.spec.name, "conversion": name, "steps": steps}
-        for batch in (1, None):
-            simulator = StandaloneSimulator(
-                network.spec, network.weights, reset=conversion.reset, quiet=True, batch=batch
-            )
-            spent = []
-            for _ in range(repetitions):
-                start = time.perf_counter()
-                simulator.run(given)
-                spent.append((time.perf_counter() - start) / len(given.x))
-            here = {"simulator": "shared", "batch": simulator.batch, "seconds_per_image": float(np.median(spent))}
-            rows.append(common | here | {"peak_memory_mb": simulator.peak_memory / 1e6})
+        rows += [common | row for row in shared_rows(network, conversion, given, repetitions)]
         rows += [common | row | {"seconds_per_image": steps * row["step"]} for row in dense]
     table = pd.DataFrame(rows)
-    ours = table[table["simulator"] == "shared"].groupby("conversion")["seconds_per_image"].min()
-    return table.assign(time_ratio=table["seconds_per_image"] / table["conversion"].map(ours))
+    fastest = table[table["simulator"] == "shared"].groupby("conversion")["seconds_per_image"].min()
+    return table.assign(time_ratio=table["seconds_per_image"] / table["conversion"].map(fastest))
+
+
+def shared_rows(network: Checkpoint, conversion: Conversion, given: RunInput, repetitions: int) -> list[dict]:
+    """Rows of this project, image by image and side by side, run in turn; with times to compile and to open again."""
+    rows: list[tuple[StandaloneSimulator, dict[str, float], list[float]]] = []
+    for batch in (1, None):
+        options: dict = {"reset": conversion.reset, "quiet": True, "batch": batch}
+        made = StandaloneSimulator(network.spec, network.weights, **options)
+        start = time.perf_counter()
+        simulator = StandaloneSimulator(network.spec, network.weights, **options)
+        opening = {"open_seconds": time.perf_counter() - start}
+        rows.append((simulator, opening | {f"{what}_seconds": spent for what, spent in made.seconds.items()}, []))
+    for _ in range(repetitions):
+        for simulator, _, spent in rows:
+            start = time.perf_counter()
+            simulator.run(given)
+            spent.append((time.perf_counter() - start) / len(given.x))
+    return [
+        {"simulator": "shared", "batch": simulator.batch, "seconds_per_image": float(np.median(spent))}
+        | {"peak_memory_mb": simulator.peak_memory / 1e6}
+        | told
+        for simulator, told, spent in rows
+    ]
 
 
 def dense_seconds(

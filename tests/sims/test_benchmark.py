@@ -218,6 +218,7 @@ def test_answers_take_so_many_steps_in_every_simulator(tiny, monkeypatch):
     for _, rows in table.groupby("conversion"):
         ours = rows[rows["simulator"] == "shared"]
         assert list(ours["batch"]) == [1, 8]
+        assert (ours[["open_seconds", "build_seconds", "compile_seconds"]] >= 0).all(axis=None)
         np.testing.assert_allclose(rows["time_ratio"], rows["seconds_per_image"] / ours["seconds_per_image"].min())
 
 

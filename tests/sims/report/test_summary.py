@@ -14,6 +14,7 @@ from netspec.conversion import Conversion
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.thresholds import Thresholds
 from sims.report.summary import Result
+from sims.simulation.metrics import layerwise_ac_mac_ratio
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
@@ -52,6 +53,8 @@ def test_summary_holds_what_the_recording_says(result, tmp_path):
     driven = [p for p in checkpoint.spec.projections if p.pre != "input"]
     ratio = sum(operations[p.name] for p in driven) / 20 / sum(checkpoint.spec.macs(p) for p in driven)
     assert summary["ac_mac_ratio"] == pytest.approx(ratio)
+    assert summary["ac_mac_by_layers"] == layerwise_ac_mac_ratio(recording)
+    assert f"{ratio:.3f} by all events after IF neurons, {summary['ac_mac_by_layers']:.3f} by layers" in result.text()
     assert summary["seconds"] == {"ann": 0.5, "simulate": 1.25}
     assert 50e6 < summary["peak_memory_bytes"] < 64e9
     settings = {"network": "vgg16-tiny", "checkpoint": checkpoint.digest, "checkpoint_test_error": 0.875}
@@ -96,7 +99,7 @@ def test_what_does_not_exist_is_null_and_told_as_unknown(tmp_path):
     assert "error of its ANN on the whole test set unknown" in result.text()
     result.save(tmp_path)
     summary = strict_json(tmp_path / "summary.json")
-    assert summary["ac_mac_ratio"] is None
+    assert summary["ac_mac_ratio"] is summary["ac_mac_by_layers"] is None
     assert summary["settings"]["checkpoint_test_error"] is None
 
 
