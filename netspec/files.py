@@ -60,9 +60,11 @@ def writable_folder(path: str | os.PathLike) -> Path:
     return folder
 
 
-def writable_file(path: str | os.PathLike) -> Path:
-    """The file itself, its folder made if need be; raises UserError if it cannot be written."""
+def writable_file(path: str | os.PathLike, suffix: str = "") -> Path:
+    """The file itself, its folder made if need be; raises UserError if it cannot be written, or lacks the suffix."""
     file = Path(path)
+    if suffix and file.suffix != suffix:
+        raise UserError(f"--out must end in {suffix}, got {file.name}")
     if file.is_dir():
         raise UserError(f"{file} is a folder; give the name of a file")
     writable_folder(file.parent)

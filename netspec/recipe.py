@@ -101,8 +101,8 @@ class Recipe:
 
     def begins_like(self, other: Recipe, epochs: int) -> bool:
         """Whether the first epochs are the same by both recipes, so that a run by the other can go on by this one."""
-        schedule = {name: getattr(self, name) for name in ("epochs", "schedule", "milestones", "warmup", "restarts")}
-        schedule |= {"sizes": self.sizes, "growth": self.growth}
+        planned = ("epochs", "schedule", "milestones", "warmup", "restarts", "sizes", "growth")
+        schedule = {name: getattr(self, name) for name in planned}
         moments = np.linspace(0, epochs, 100 * epochs, endpoint=False)
         return replace(other, **schedule) == self and all(
             math.isclose(self.lr_at(moment), other.lr_at(moment))

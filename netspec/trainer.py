@@ -280,18 +280,23 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
         trainer.resume(state)
         inside = f" and {trainer.step} steps" if trainer.step else ""
         print(f"going on after epoch {trainer.epoch} of {trainer.recipe.epochs}{inside}", flush=True)
-    saved, before, longest = time.time(), time.time(), 0.0
+    saved, step_seconds, end_seconds = time.time(), 0.0, 0.0  # the longest step, and end of an epoch
     while trainer.epoch < trainer.recipe.epochs:
-        if time.time() + longest > until:
+        before = time.time()
+        if before + step_seconds > until:
             return
         for _ in trainer.steps():
             now = time.time()
-            before, longest = now, max(longest, now - before)
-            if now + longest > until or now - saved > SAVE_EVERY:
+            step_seconds = max(step_seconds, now - before)
+            if now + step_seconds > until or now - saved > SAVE_EVERY:
                 write_atomically(state, trainer.state())
                 saved = time.time()
-                if now + longest > until:
+                if now + step_seconds > until:
                     return
+            before = time.time()
+        if time.time() + end_seconds > until:
+            write_atomically(state, trainer.state())
+            return
         seconds, full_size, start = trainer.seconds, trainer.full_size, time.time()
         loss = trainer.end_epoch()
         error = error_rate(trainer, trainer.held_out) if trainer.held_out else 0.0
@@ -310,6 +315,7 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
         write_atomically(state, trainer.state())
         saved = time.time()
         print(" ".join(f"{key}={value}" for key, value in trainer.log[-1].items()), flush=True)
+        end_seconds = max(end_seconds, time.time() - start)
         if trainer.epoch == 2 and loss > 0.98 * math.log(len(trainer.classes)):
             print("warning: the loss has hardly moved in two epochs; try RMS scales, init he or another seed")
 

@@ -8,7 +8,7 @@ Lava, Rockpool, SpiNNaker2 and others. What it cannot say of the network is told
 
 from netspec.checkpoint import load_checkpoint
 from netspec.conversion import open_conversion
-from netspec.errors import UserError, run_command
+from netspec.errors import run_command
 from netspec.files import writable_file
 from netspec.options import add_options, make_parser, number
 from sims.exporting.nir import POOLS, to_nir, write_nir
@@ -32,10 +32,8 @@ def main() -> None:
     parser.add_argument("--out", metavar="FILE", help="without this option the network's name with .nir")
     options = parser.parse_args()
     network = load_checkpoint(options.checkpoint)
+    out = writable_file(options.out or f"{network.spec.name}.nir", ".nir")
     conversion = open_conversion(options.conversion, options.checkpoint, network).told(options.reset)
-    out = writable_file(options.out or f"{network.spec.name}.nir")
-    if out.suffix != ".nir":
-        raise UserError(f"--out must end in .nir, got {out.name}")
     exported = to_nir(network, conversion, options.pool, options.dt)
     write_nir(exported, out)
     for note in exported.notes:

@@ -27,7 +27,7 @@ from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
-from sims.simulation.neuron_models import conversion_models
+from sims.simulation.neuron_models import conversion_models, name_of
 from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 
@@ -94,7 +94,7 @@ def main(
     seconds["simulate"] = time.perf_counter() - start
 
     how = {"runtime": runtime, "synapses": options.synapses, "reset": converted.reset}
-    how |= {"model": options.model or [converted.model], "events": options.events}
+    how |= {"model": name_of(options.model or [converted.model], models), "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
     again: dict[str, Any] = {"reset": converted.reset, "runtime": runtime}
     again["coding"] = None if options.events else converted.coding

@@ -34,6 +34,7 @@ from netspec.importing.builder import Step
 from netspec.importing.nir import SPIKES, from_nir, nodes_table
 from netspec.importing.proof import Coding
 from netspec.importing.sources import Imported, import_onnx, import_torch, one_line
+from netspec.importing.support import support_table
 from netspec.options import make_parser, number
 from netspec.thresholds import RESETS
 
@@ -55,11 +56,8 @@ def operations_table() -> str:
     from netspec.importing.layers import LAYERS
     from netspec.importing.tensors import TENSORS
 
-    names: dict[str, list[str]] = {}
-    for name, function in (LAYERS | TENSORS).items():
-        names.setdefault((function.__doc__ or "").strip().splitlines()[0], []).append(f"`{name}`")
-    rows = [f"| {', '.join(operations)} | {said} |" for said, operations in names.items()]
-    return "\n".join(["| operation of ONNX | what is understood |", "| --- | --- |", *rows])
+    said = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in (LAYERS | TENSORS).items()}
+    return support_table("operation of ONNX", "what is understood", said)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,9 +101,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_arguments()
-    out = writable_file(options.out)
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out must end in .safetensors, got {out.name}")
+    out = writable_file(options.out, ".safetensors")
     if options.source.endswith(".nir"):
         bring_nir(options, out)
         return
@@ -143,9 +139,7 @@ def bring_nir(options: argparse.Namespace, out: Path) -> None:
         raise UserError("a NIR graph has its own weights and sees no images; only --classes and --name go with it")
     more: dict[str, Any] = {"classes": read_classes(options.classes), "name": options.name or ""}
     imported = from_nir(options.source, options.reset, options.dt, options.spike or SPIKES[0], **more)
-    spec = imported.checkpoint.spec
-    print("\n".join(aligned(imported.steps)))
-    print(f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights{populations(imported.checkpoint)}")
+    print("\n".join([*aligned(imported.steps), network_line(imported.checkpoint)]))
     for note in imported.notes:
         print(note)
     save_checkpoint(imported.checkpoint, out)
@@ -242,10 +236,9 @@ def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
 
 def table(imported: Imported) -> str:
     """What each layer of the source became, the network, and how near its outputs are to the source's."""
-    spec = imported.checkpoint.spec
     lines = [
         *aligned(imported.steps),
-        f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights{populations(imported.checkpoint)}",
+        network_line(imported.checkpoint),
         f"compared with the source on {imported.compared}: outputs differ by {imported.difference:.1e} of the largest",
     ]
     return "\n".join(lines)
@@ -258,13 +251,15 @@ def aligned(steps: Sequence[Step]) -> list[str]:
     return [f"{source:{widths[0]}}  {operation:{widths[1]}}  {became}" for source, operation, became in rows]
 
 
-def populations(network: Checkpoint) -> str:
-    """How many of each kind."""
-    kinds = {kind: sum(p.kind == kind for p in network.spec.populations) for kind in ("if", "max", "relay")}
+def network_line(network: Checkpoint) -> str:
+    """Neurons, weights, populations of each kind."""
+    spec = network.spec
+    kinds = {kind: sum(p.kind == kind for p in spec.populations) for kind in ("if", "max", "relay")}
     spiking = "of neurons" if network.spiking else "of IF neurons"
     named = {"if": spiking, "max": "of max pooling", "relay": "of relays (linear layers)"}
     parts = ", ".join(f"{n} {named[kind]}" for kind, n in kinds.items() if n)
-    return f"; populations: {parts}" + (f", biases of {len(network.biases)}" if network.biases else "")
+    size = f"{spec.name}: {spec.neurons():,} neurons, {spec.parameters():,} weights"
+    return f"{size}; populations: {parts}" + (f", biases of {len(network.biases)}" if network.biases else "")
 
 
 if __name__ == "__main__":

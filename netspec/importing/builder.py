@@ -81,11 +81,14 @@ class Builder:
         self._biased(own, value)
         return self._all_of(own).view(value.layout)
 
-    def neurons(self, value: Value, name: str) -> tuple[str, Value]:
-        """A population of a name of its own, whatever its neurons do; its name, as it became, and its spikes."""
+    def neurons(self, value: Value, name: str, last: bool = False) -> tuple[str, Value]:
+        """A population of its own, whatever its neurons do; its name, as it became, and its spikes.
+
+        The ``last`` one is the output; a node elsewhere that is called so gets another name.
+        """
         if not value.terms:
             raise UserError("nothing of the network's input reaches it")
-        own = self._population(name if name == OUTPUT else self._name(name), value, "if", named=True)
+        own = self._population(OUTPUT if last else self._name(name), value, "if", named=True)
         self._biased(own, value)
         return own, self._all_of(own).view(value.layout)
 

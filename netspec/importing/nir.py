@@ -19,8 +19,9 @@ from netspec.conversion import check as check_conversion
 from netspec.errors import UserError
 from netspec.importing.builder import OUTPUT, Builder, Step
 from netspec.importing.nir_graph import ENDS, NirNode, PlainGraph, read_graph
-from netspec.importing.nir_layers import LAYERS, added, multiplied, of
+from netspec.importing.nir_layers import LAYERS, added, flattened_dimensions, multiplied, shape_text
 from netspec.importing.nir_neurons import NEURONS, Neurons, per_neuron
+from netspec.importing.support import support_table
 from netspec.importing.values import Value
 from netspec.thresholds import RESETS
 
@@ -91,6 +92,8 @@ def from_nir(
     UserError
         If the file is damaged, its shapes contradict each other, or a node is not supported; the message names it.
     """
+    if spike not in SPIKES:
+        raise UserError(f"the signal of a spike is one of {', '.join(SPIKES)}, got {spike}")
     graph = read_graph(source)
     name = name or (Path(source).stem if isinstance(source, (str, Path)) else str(graph.metadata.get("network", "nir")))
     return _Reader(graph, name, reset, dt, spike).imported(classes)
@@ -98,12 +101,8 @@ def from_nir(
 
 def nodes_table() -> str:
     """What is supported, from the functions that do it, as Markdown."""
-    said = GRAPHS | {kind: (function.__doc__ or "").strip() for kind, function in (LAYERS | NEURONS).items()}
-    names: dict[str, list[str]] = {}
-    for kind, text in said.items():
-        names.setdefault(text, []).append(f"`{kind}`")
-    rows = [f"| {', '.join(kinds)} | {text} |" for text, kinds in names.items()]
-    return "\n".join(["| node of NIR | what becomes of it |", "| --- | --- |", *rows])
+    said = {kind: (function.__doc__ or "").strip() for kind, function in (LAYERS | NEURONS).items()}
+    return support_table("node of NIR", "what becomes of it", GRAPHS | said)
 
 
 @dataclass
@@ -149,13 +148,13 @@ class _Reader:
         timed = [node.name for node in nodes if node.kind in TIMED]
         if timed:
             raise UserError(
-                f"{timed[0]} has time constants, and NIR has no time step; give it (--dt): 1e-4 as snnTorch and "
+                f"{timed[0]} has time constants, and NIR has no time step; give dt: 1e-4 as snnTorch and "
                 "SpikingJelly have it, 1e-3 as norse, 1 where they are told in steps, as by sinabs"
             )
         r = np.unique([number for node in nodes if node.kind in NEURONS for number in node.numbers("r").ravel()] or 1.0)
         if len(r) != 1 or r[0] <= 0:
-            raise UserError(f"r is from {r[0]:g} to {r[-1]:g}, and NIR has no time step; give it (--dt)")
-        self.notes.append(f"a step lasts {1 / r[0]:g}, so that r dt is 1 (--dt is for others)")
+            raise UserError(f"r is from {r[0]:g} to {r[-1]:g}, and NIR has no time step; give dt")
+        self.notes.append(f"a step lasts {1 / r[0]:g}, so that r dt is 1 (dt is for others)")
         return float(1 / r[0])
 
     def _reset(self) -> str:
@@ -166,7 +165,7 @@ class _Reader:
         silent = [n.name for n in self.graph.nodes.values() if n.kind.endswith("IF") and "v_reset" not in n.fields]
         why = "an older file, which does not say" if silent else "as the file says"
         self.notes.append(
-            f"reset: to v_reset, {why}; NIR cannot say 'by subtraction', which sinabs does: then --reset subtract"
+            f"reset: to v_reset, {why}; NIR cannot say 'by subtraction', which sinabs does: then reset subtract"
         )
         return "zero"
 
@@ -180,7 +179,7 @@ class _Reader:
         return name if self.graph.nodes[name].kind in NEURONS else ""
 
     def imported(self, classes: Sequence[str] | None) -> ImportedNir:
-        shape = self.input.shape("shape" if "shape" in self.input.fields else "input_type")
+        shape = self.input.shape("shape")
         plane = (shape[0], 1, 1) if len(shape) == 1 else (shape[0], 1, shape[1]) if len(shape) == 2 else shape
         self.builder = Builder((plane[0], plane[1], plane[2]), self.size)
         start = self.builder.input()
@@ -194,7 +193,7 @@ class _Reader:
                     raise UserError(f"{node.where}: {told}") from error
         end = self.values[self.output.name]
         if OUTPUT not in self.builder.populations:
-            self.builder.neurons(end, OUTPUT)
+            self.builder.neurons(end, OUTPUT, last=True)
             self.neurons[OUTPUT] = Neurons(np.ones(end.shape), np.full(end.shape, np.inf), np.zeros(end.shape))
             self.notes.append("no neurons give the graph's output: that of the network adds it up, and does not fire")
         return self._finished(end, classes)
@@ -235,9 +234,8 @@ class _Reader:
         if node.kind in NEURONS:
             return self._fire(node, value)
         if node.kind in ENDS:
-            key = "shape" if "shape" in node.fields else f"{node.kind.lower()}_type"
-            if key in node.fields and node.shape(key) != value.layout.shape[1:]:
-                raise UserError(f"its shape is {node.shape(key)}, what reaches it is {value.layout.shape[1:]}")
+            if "shape" in node.fields and node.shape("shape") != value.layout.shape[1:]:
+                raise UserError(f"its shape is {node.shape('shape')}, what reaches it is {value.layout.shape[1:]}")
             return value
         if node.kind not in LAYERS:
             raise UserError(f"nodes of type {node.kind} are not supported; {HINTS.get(node.kind, 'NIR has none such')}")
@@ -253,8 +251,7 @@ class _Reader:
         """A Flatten node as NIR has it; some count the batch as its first dimension, which the layers after it tell."""
         shapes = [np.shape(self.graph.nodes[name].fields.get("weight", 0)) for name in self.graph.after(node.name)]
         fits = bool(shapes) and all(len(shape) == 2 and shape[1] == value.layout.size for shape in shapes)
-        ends = [int(node.numbers(key, default)) for key, default in (("start_dim", 0), ("end_dim", -1))]
-        if not (fits and ends == [1, -1] and value.layout.ndim > 2):
+        if not (fits and flattened_dimensions(node) == (1, -1) and value.layout.ndim > 2):
             return node
         self.notes.append(f"{node.name}: its dimensions count the batch, else what comes after it would not fit")
         return replace(node, fields={**node.fields, "start_dim": 0})
@@ -264,10 +261,10 @@ class _Reader:
         if (found.gain != 1).any():
             flat = found.gain.ravel()[value.layout.ravel()].reshape(value.layout.shape)
             value = multiplied(value, flat, "r dt")
-        name = OUTPUT if node.name == self.last else node.name
-        if np.isinf(found.threshold).all() and name != OUTPUT:
+        last = node.name == self.last
+        if np.isinf(found.threshold).all() and not last:
             raise UserError("its potential is no output of the graph; only read-outs may be neurons that do not fire")
-        own, spikes = self.builder.neurons(value, name)
+        own, spikes = self.builder.neurons(value, node.name, last)
         if self.reset == "zero" and found.reset.any():
             found = with_reset(found)
         self.neurons[own] = found
@@ -276,7 +273,7 @@ class _Reader:
             start = per_neuron(NirNode(node.name, node.kind, metadata), value, "initial")
             self.initial[own] = start.transpose(1, 2, 0).astype(np.float32)
         said = f" with {', '.join(f'{key} {number:g}' for key, number in found.parameters.items())}"
-        self._told(node, f"{own}, {of(value)}, model {found.model}{said if found.parameters else ''}")
+        self._told(node, f"{own}, {shape_text(value)}, model {found.model}{said if found.parameters else ''}")
         return replace(spikes, terms=spikes.scaled(np.full(spikes.channels, self.size)).terms)
 
     def _told(self, node: NirNode, became: str) -> None:
@@ -304,5 +301,5 @@ def fewest(values: np.ndarray) -> Any:
 
 def became(node: NirNode, value: Value) -> str:
     if "weight" not in node.fields:
-        return of(value)
-    return f"{'x'.join(map(str, np.shape(node.fields['weight'])))} gives {of(value)}"
+        return shape_text(value)
+    return f"{'x'.join(map(str, np.shape(node.fields['weight'])))} gives {shape_text(value)}"

@@ -150,6 +150,8 @@ def unfold(content: Any, prefix: str, nodes: dict[str, NirNode], edges: list[tup
         if not isinstance(kind, str):
             raise UserError(f"{name} is a node without a type")
         ends[text(key)] = (name, name)
+        if name in nodes:
+            raise UserError(f"two nodes are called {name}")
         if kind != "NIRGraph":
             nodes[name] = NirNode(name, kind, node)
             continue

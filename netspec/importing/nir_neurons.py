@@ -18,7 +18,7 @@ import numpy as np
 
 from netspec.errors import UserError
 from netspec.importing.nir_graph import NirNode
-from netspec.importing.nir_layers import of
+from netspec.importing.nir_layers import shape_text
 from netspec.importing.values import Value
 
 __all__ = ["NEURONS", "Neurons", "per_neuron"]
@@ -50,19 +50,19 @@ class Neurons:
 
 def integrate_and_fire(node: NirNode, value: Value, dt: float) -> Neurons:
     """IF neurons."""
-    return fired(node, value, gain(node, value, "r") * dt, np.zeros(value.shape), "if", {})
+    return fired(node, value, per_neuron(node, value, "r") * dt, np.zeros(value.shape), "if", {})
 
 
 def leaky(node: NirNode, value: Value, dt: float) -> Neurons:
     """Neurons of the model `lif`."""
     decay = decays(node, value, "tau", dt)
-    return fired(node, value, gain(node, value, "r") * decay, rest(node, value), "lif", {"decay": the_one(decay)})
+    return fired(node, value, per_neuron(node, value, "r") * decay, rest(node, value), "lif", {"decay": the_one(decay)})
 
 
 def current_based(node: NirNode, value: Value, dt: float) -> Neurons:
     """Neurons of the model `cuba-lif`."""
     synapse, membrane = decays(node, value, "tau_syn", dt), decays(node, value, "tau_mem", dt)
-    whole = gain(node, value, "r") * gain(node, value, "w_in", 1.0) * synapse * membrane
+    whole = per_neuron(node, value, "r") * per_neuron(node, value, "w_in", 1.0) * synapse * membrane
     parameters = {"decay": the_one(membrane), "current_decay": the_one(synapse)}
     return fired(node, value, whole, rest(node, value), "cuba-lif", parameters)
 
@@ -110,16 +110,12 @@ def per_neuron(node: NirNode, value: Value, key: str, default: float | None = No
     """Numbers of a node in the order of a signal's map, (channels, height, width)."""
     given = node.numbers(key, default)
     if given.size != 1 and given.shape != value.layout.shape[1:]:
-        raise UserError(f"its {key} has shape {given.shape}, what reaches it is {of(value)}")
+        raise UserError(f"its {key} has shape {given.shape}, what reaches it is {shape_text(value)}")
     if len(np.unique(value.layout)) != int(np.prod(value.shape)):
         raise UserError("some numbers of what reaches it were cut off")
     flat = np.empty(int(np.prod(value.shape)))
     flat[value.layout.ravel()] = np.broadcast_to(given.reshape(()) if given.size == 1 else given.ravel(), flat.shape)
     return flat.reshape(value.shape)
-
-
-def gain(node: NirNode, value: Value, key: str, default: float | None = None) -> np.ndarray:
-    return per_neuron(node, value, key, default)
 
 
 def decays(node: NirNode, value: Value, key: str, dt: float) -> np.ndarray:

@@ -122,10 +122,11 @@ class _Writer:
             "dt": self.dt,
         }
         graph = self.nir.NIRGraph(self.nodes, self.edges, metadata, type_check=False)
-        try:
+        kernels = [node.weight.shape[2:] for node in self.nodes.values() if isinstance(node, self.nir.Conv2d)]
+        if all(height == width for height, width in kernels):
             graph.infer_types()
             graph.check_types()
-        except ValueError:  # nir takes kernels to be square
+        else:  # nir takes kernels to be square
             self.notes.append("kernels are not square: nir's own readers need type_check=False")
         return Exported(graph, tuple(self.notes))
 
@@ -169,13 +170,13 @@ class _Writer:
         if threshold.ndim == 1:
             fold, threshold = np.array(threshold, dtype=np.float64), np.array(1, dtype=np.float32)
         bias = reduced(conversion.constant.get(name, 0.0), population)
-        if bias.ndim == 3 and not (flat or not bias.any()):
-            raise UserError(f"{name}: its constant input differs between pixels; NIR's convolutions have one a channel")
         incoming = list(spec.incoming(name))
+        if bias.ndim == 3 and not any(projection.kind == "dense" for projection in incoming):
+            raise UserError(f"{name}: its constant input differs between pixels; NIR's convolutions have one a channel")
         carrier = self._carrier(incoming, bias)
-        ends = [self._project(p, flat, fold, bias if p is carrier else None) for p in incoming]
-        self.sources[name] = list(dict.fromkeys(ends_of(ends)))
-        if len(self.sources[name]) < len(ends_of(ends)):
+        ends = [end for p in incoming for end in self._project(p, flat, fold, bias if p is carrier else None)]
+        self.sources[name] = list(dict.fromkeys(ends))
+        if len(self.sources[name]) < len(ends):
             raise UserError(f"{name}: the same signal reaches it twice; NIR has one edge between two nodes")
         if population.kind == "relay":
             return
@@ -222,8 +223,7 @@ class _Writer:
         exact = np.array_equal(folded * rows, numbers) and np.log2(projection.pool) % 1 == 0
         own = np.zeros(len(numbers), dtype=np.float32)
         if bias is not None:
-            wide = np.broadcast_to(bias, post.shape) if bias.ndim == 3 else np.broadcast_to(bias, post.shape[2:])
-            wide = np.broadcast_to(wide, post.shape) if dense else wide
+            wide = np.broadcast_to(bias, post.shape if dense else post.shape[2:])
             own = (wide.astype(np.float64) / fold).astype(np.float32)
             exact = exact and np.array_equal(own * fold, wide)
         if not exact:
@@ -232,7 +232,7 @@ class _Writer:
         if projection.pool > 1 and not from_flat:
             starts = [self._node(f"{projection.name}_pool", self._pool_node(projection.pool), starts)]
         if dense:
-            return [self._affine(projection, pre, post, folded, own, starts, from_flat)]
+            return [self._affine(projection, post, folded, own, starts, from_flat)]
         end = self._convolution(projection, pre, folded, own, starts)
         if flat:
             flattened = self.nir.Flatten({"input": np.array(_plane(post))}, 0, -1)
@@ -270,7 +270,7 @@ class _Writer:
         return weights
 
     def _affine(
-        self, projection: Projection, pre: Population, post: Population, weights: np.ndarray, bias: np.ndarray,
+        self, projection: Projection, post: Population, weights: np.ndarray, bias: np.ndarray,
         starts: Sequence[str], from_flat: bool,
     ) -> str:  # fmt: skip
         """An Affine node; vectors run over (channel, y, x)."""
@@ -304,10 +304,6 @@ class _Writer:
         self.nodes[name] = node
         self.edges += [(start, name) for start in starts]
         return name
-
-
-def ends_of(ends: Sequence[Sequence[str]]) -> list[str]:
-    return [name for names in ends for name in names]
 
 
 def dilated(weights: np.ndarray, dilation: tuple[int, int]) -> np.ndarray:

@@ -59,6 +59,8 @@ def neuron_node(nir: Any, layer: Layer, dt: float) -> Any:
         metadata["initial"] = in_order(whole, layer.population, shape)
     fires: dict[str, Any] = {}
     if not silent:
+        if told.get("v_reset") and not layer.resets:
+            raise UserError(f"{layer.population.name}: NIR cannot say that a spike subtracts and adds v_reset")
         level = in_order(layer.threshold, layer.population, shape)
         reset = np.broadcast_to(told.get("v_reset", 0.0) if layer.resets else 0.0, layer.population.shape)
         fires["v_threshold"] = np.nextafter(level, np.float32(0))  # NIR fires above it

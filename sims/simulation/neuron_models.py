@@ -172,7 +172,7 @@ def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spe
 def name_of(choices: Sequence[str], models: Mapping[str, NeuronModel]) -> str:
     """A model as tables name it: as it was chosen, and a digest of text and parameters unless that is a shipped one."""
     name = " ".join(choices)
-    if name in MODELS:
+    if name in MODELS and all(model == MODELS[name] for model in models.values()):
         return name
     content = {key: model.describe() | {"parameters": dict(model.parameters)} for key, model in models.items()}
     return f"{name} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"

@@ -1,6 +1,7 @@
 """Graphs of NIR that come in: their spikes by NIR's own equations and by norse, what is read, what is refused."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_the_older_files_have_no_v_reset(tmp_path):
         del file["node/nodes/readout/v_reset"]
     imported = from_nir(tmp_path / "new.nir")
     assert imported.conversion.reset == "zero"
-    assert any("older file" in note and "--reset subtract" in note for note in imported.notes)
+    assert any("older file" in note and "reset subtract" in note for note in imported.notes)
 
 
 def bad(change) -> nir.NIRGraph:
@@ -255,6 +256,8 @@ WRONG = {
     "flat (Flatten): its input_type is (4, 4, 3), what reaches it is 4x4x4": fields(
         "flat", input_type={"input": np.array([4, 4, 3])}
     ),
+    "flat (Flatten): its start_dim is [0.0, 1.0], not 1 whole numbers": fields("flat", start_dim=np.array([0, 1])),
+    "flat (Flatten): its end_dim is [0.5], not 1 whole numbers": fields("flat", end_dim=0.5),
     "fc (Linear): its weight has shape (5, 63), what reaches it is 64": fields("fc", weight=np.ones((5, 63))),
     "stem (Conv2d): its weight has shape (3, 4, 3, 3) in 1 groups, what reaches it is 2x8x8": fields(
         "stem", weight=np.ones((3, 4, 3, 3))
@@ -295,6 +298,34 @@ def test_what_contradicts_itself_is_told_in_one_line(reason):
     with pytest.raises(UserError, match=re.escape(reason)) as caught:
         from_nir(bad(WRONG[reason]), dt=dt)
     assert "\n" not in str(caught.value)
+
+
+def test_a_node_in_the_middle_may_be_called_output():
+    draw = rng()
+    nodes = {
+        "input": nir.Input({"input": np.array([8])}), "fc": nir.Linear(exact(draw, 6, 8)), "output": neurons("IF", 6),
+        "fc2": nir.Linear(exact(draw, 3, 6)), "last": neurons("IF", 3), "out": nir.Output({"output": np.array([3])}),
+    }  # fmt: skip
+    graph = nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
+    imported = from_nir(graph)
+    assert [p.name for p in imported.checkpoint.spec.populations] == ["input", "output_2", "output"]
+    events, signal = shown(imported.checkpoint.spec, STEPS)
+    expected = simulated(graph, signal.reshape(STEPS, 8))
+    found = run_events(imported.checkpoint, imported.conversion, events, STEPS)
+    np.testing.assert_array_equal(spikes(found), expected)
+    assert expected.any()
+
+
+def test_names_of_graphs_in_graphs_must_tell_nodes_apart():
+    graph = branches()
+    graph.nodes["block.fire"] = neurons("IF", 3, 8, 8)
+    with pytest.raises(UserError, match=r"two nodes are called block\.fire"):
+        from_nir(graph)
+
+
+def test_a_size_of_spikes_that_is_none_is_refused():
+    with pytest.raises(UserError, match="the signal of a spike is one of 1, 1/dt, got 2"):
+        from_nir(GRAPHS["dense"][0], spike="2")
 
 
 def test_time_constants_that_no_population_has():

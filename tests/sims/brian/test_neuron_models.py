@@ -16,7 +16,7 @@ from netspec.thresholds import RESETS
 from sims.brian.inprocess import InProcessSimulator
 from sims.brian.runtime import RUNTIMES, open_simulator
 from sims.brian.standalone import StandaloneSimulator
-from sims.simulation.neuron_models import CUBA_LIF, IF, LEAKY, LIF, MODELS, REFRACTORY, NeuronModel, load_model
+from sims.simulation.neuron_models import CUBA_LIF, IF, LEAKY, LIF, MODELS, REFRACTORY, NeuronModel, load_model, name_of
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import CODINGS, RunInput
 from sims.simulation.wiring import SYNAPSES
@@ -274,3 +274,10 @@ def test_text_that_brian2_does_not_understand_is_told_in_one_line(changed, reaso
     spec, weights, run_input = case("sprout")
     with pytest.raises(UserError, match=f"^neuron model wrong: .*{re.escape(reason)}[^\\n]*$"):
         open_simulator(spec, weights, runtime, quiet=True, model={"a": NeuronModel("wrong", **changed)}).run(run_input)
+
+
+def test_tables_name_models_for_what_they_are():
+    """A conversion may bring models of its own, whatever its name for the others."""
+    assert name_of(["if"], {"a": IF, "b": IF}) == "if"
+    assert name_of(["leaky"], {"a": LEAKY}) == "leaky"
+    assert name_of(["if"], {"a": IF, "b": LEAKY}).startswith("if ")

@@ -212,6 +212,16 @@ def test_what_has_no_node_is_refused():
     bias = {"output": np.arange(32).reshape(4, 4, 2) / 64}
     with pytest.raises(UserError, match="output: its constant input differs between pixels"):
         to_nir(network, Conversion(network.digest, "test", {"output": 1.0}, constant=bias))
+    shapes = {"input": (1, 4, 1), "a": (2, 2, 1), "b": (2, 2, 1), "output": (1, 1, 2)}
+    joined = [Projection("input", "a", kind="dense"), Projection("a", "b", kind="identity")]
+    network = checkpoint(net("vector", shapes, *joined, Projection("b", "output", kind="dense")))
+    bias = {"b": np.arange(4).reshape(2, 2, 1) / 64}
+    with pytest.raises(UserError, match="b: its constant input differs between pixels"):
+        to_nir(network, converted(network, constant=bias))
+    network = checkpoint(NETWORKS["sprout"](), weights_of("sprout"))
+    told = {"a": {"name": "lif", "parameters": {"decay": 0.25, "v_reset": -0.5}}}
+    with pytest.raises(UserError, match="a: NIR cannot say that a spike subtracts and adds v_reset"):
+        to_nir(network, converted(network, "subtract", models=told))
 
 
 def test_missing_nir_is_named(monkeypatch):
