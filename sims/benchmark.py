@@ -11,7 +11,10 @@ VGG-16 of --table. Parts:
   growth    Time and memory against the size of the image and the width of the network.
   imagenet  VGG-16 with all 138 million weights and ResNet-34 at 224x224, one image.
   answers   The trained VGG-16 in 2500 steps with SPIKE-NORM and in 16 with its conversion for few steps: what an image
-            takes, here one by one and side by side, and in dense torch likewise, also compiled and in bfloat16.
+            takes, here one by one and side by side, and in dense torch likewise, also compiled and in bfloat16;
+            with --before, in another checkout of this project, too.
+  evaluation
+            The same in an evaluation of many images: time and memory against images, steps and worker processes.
 
 Every network is compiled anew, into a cache that is removed at the end. Best on a machine that does nothing else.
 """
@@ -32,7 +35,8 @@ from sims.speed.parts import QUICK, Bench, Plan, tables
 
 TABLE = Path(__file__).resolve().parents[1] / "analysis/results/vgg16-cifar10-operations.csv"
 SHOWN = [
-    "network", "conversion", "steps", "simulator", "batch", "seconds_per_image",
+    "network", "conversion", "varied", "images", "steps", "workers", "simulator", "batch",
+    "seconds", "seconds_per_image", "seconds_per_image_min", "memory_mb_first_half", "memory_mb_second_half",
     "activity", "spikes_per_neuron_step", "seconds_per_step", "steps_per_second",
     "gsops_per_second", "peak_memory_mb", "bytes_per_synapse", "build_seconds", "compile_seconds", "time_ratio",
 ]  # fmt: skip
@@ -46,6 +50,9 @@ def parse_arguments() -> argparse.Namespace:
         "--table", default=os.path.relpath(TABLE), metavar="FILE",
         help=f"NETWORK-operations.csv of evaluate.py, for '{CALIBRATED}'",
     )  # fmt: skip
+    parser.add_argument(
+        "--before", metavar="CHECKOUT", help="another checkout, whose run_vgg.py gives answers in turn with this one's"
+    )
     add_options(parser, seed=Plan.seed, out="output/benchmark")
     if parser.parse_args().quick:
         parser.set_defaults(**asdict(QUICK))

@@ -1,7 +1,13 @@
 """What an image takes to be answered as well as by the ANN, in many steps and in few; in dense torch likewise."""
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +18,12 @@ from tqdm import tqdm
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.conversion import Conversion, open_conversion
 from netspec.data import samples
+from netspec.errors import UserError
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import RunInput
 from sims.speed.dense import WARM_UP, CompiledDense, DenseSimulator
 
+HERE = Path(__file__).resolve().parents[2]
 NETWORK = "vgg16-cifar10"
 CONVERSIONS = {"spike-norm": 2500, "fast": 16}  # and the steps after which they answer as the ANN does
 IMAGES = 16  # two times as many as there are side by side
@@ -23,8 +31,13 @@ DENSE_STEPS = 10  # that are measured: all steps of dense torch take the same ti
 INPUT_ACTIVITY = 0.3
 
 
-def answers_table(batches: Sequence[int], repetitions: int, threads: Sequence[int], seed: int) -> pd.DataFrame:
-    """Seconds an image: median over repetitions, of all that a run does, with one core or so many threads of torch."""
+def answers_table(
+    batches: Sequence[int], repetitions: int, threads: Sequence[int], seed: int, before: str | None = None
+) -> pd.DataFrame:
+    """Seconds an image: median over repetitions, of all that a run does, with one core or so many threads of torch.
+
+    With another checkout ``before``, rows 'run' and 'run before' are what run_vgg.py of each says of its simulation.
+    """
     network = load_checkpoint(NETWORK)
     dense = dense_seconds(network, batches, repetitions, threads, seed)
     rows = []
@@ -33,6 +46,7 @@ def answers_table(batches: Sequence[int], repetitions: int, threads: Sequence[in
         given = RunInput.of(network.encode(samples().first(IMAGES).images), conversion, steps, seed)
         common = {"network": network.spec.name, "conversion": name, "steps": steps}
         rows += [common | row for row in shared_rows(network, conversion, given, repetitions)]
+        rows += [common | row for row in checkout_rows(before, name, steps, repetitions, seed)] if before else []
         rows += [common | row | {"seconds_per_image": steps * row["step"]} for row in dense]
     table = pd.DataFrame(rows)
     fastest = table[table["simulator"] == "shared"].groupby("conversion")["seconds_per_image"].min()
@@ -59,6 +73,39 @@ def shared_rows(network: Checkpoint, conversion: Conversion, given: RunInput, re
         | {"peak_memory_mb": simulator.peak_memory / 1e6}
         | told
         for simulator, told, spent in rows
+    ]
+
+
+def checkout_rows(before: str, conversion: str, steps: int, repetitions: int, seed: int) -> list[dict]:
+    """Rows of the simulation of all sample photographs by run_vgg.py, of this checkout and of another one in turn."""
+    spent: dict[str, list[float]] = {"run": [], "run before": []}
+    with tempfile.TemporaryDirectory() as folder:
+        options = [
+            "--checkpoint",
+            NETWORK,
+            "--standalone",
+            "--conversion",
+            conversion,
+            "--steps",
+            steps,
+            "--seed",
+            seed,
+            "--out",
+            folder,
+        ]
+        for repetition in range(repetitions + 1):
+            for name, checkout in zip(spent, (str(HERE), before), strict=True):
+                command = [sys.executable, "sims/run_vgg.py", *map(str, options)]
+                environment = os.environ | {"PYTHONPATH": str(Path(checkout).resolve())}
+                ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+                if ended.returncode:
+                    raise UserError(f"{checkout}: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")
+                if repetition:  # the first one compiles
+                    told = json.loads((Path(folder) / "summary.json").read_text())
+                    spent[name].append(told["seconds"]["simulate"] / told["images"])
+    return [
+        {"simulator": name, "seconds_per_image": float(np.median(times)), "seconds_per_image_min": min(times)}
+        for name, times in spent.items()
     ]
 
 

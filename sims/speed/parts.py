@@ -20,12 +20,14 @@ from sims.speed.activity import CALIBRATED, activity_table, random_image, random
 from sims.speed.answers import answers_table
 from sims.speed.comparison import crossings, growth_fit, ratios
 from sims.speed.dense import DenseSimulator
+from sims.speed.evaluating import evaluation_table
 from sims.speed.measure import layer_seconds, measure, measure_dense, per_step
 
-PARTS = ("networks", "layers", "growth", "imagenet", "answers")
+PARTS = ("networks", "layers", "growth", "imagenet", "answers", "evaluation")
 FEWEST_STEPS = 50  # of large images in the part on growth
 DENSE_STEPS = 5  # of dense torch at 224x224
 RESNET_ACTIVITY = "0.02"
+EVALUATION_STEPS = (16, 64, 256)
 RATES = f"spikes per neuron and step, or '{CALIBRATED}'"
 
 
@@ -51,8 +53,12 @@ class Plan:
     imagenet_width: float = setting(1.0, "of both networks")
     imagenet_steps: tuple[int, int] = setting((500, 2000), "of each network", metavar=("VGG", "RESNET"))
     answer_batches: tuple[int, ...] = setting((1, 16, 64), "images side by side in dense torch, of answers")
-    repetitions: int = setting(3, "of all but imagenet, which runs once")
+    evaluation_images: tuple[int, ...] = setting(
+        (200, 2000, 10000), f"of evaluations, for {min(EVALUATION_STEPS)} steps"
+    )
+    repetitions: int = setting(3, "of all but imagenet and evaluations of one worker, which run once")
     seed: int = 0
+    before: str | None = None  # another checkout of this project, to be measured beside this one
 
     def __post_init__(self) -> None:
         for activity in (*self.activity, *self.growth_activity):
@@ -67,6 +73,10 @@ class Plan:
         if any(size < 32 or size % 32 for size in self.growth_sizes):
             raise UserError(f"sizes must be multiples of 32, got {', '.join(map(str, self.growth_sizes))}")
         check_range("the number of repetitions", self.repetitions, least=1)
+        if self.before and not (Path(self.before) / "sims/run_vgg.py").is_file():
+            raise UserError(f"{self.before} is no checkout of this project: it has no sims/run_vgg.py")
+        if min(self.evaluation_images) < 2:
+            raise UserError(f"evaluations have two images or more, got {min(self.evaluation_images)}")
         if "layers" in self.parts and len(set(self.activity)) < 2:
             raise UserError("the part on layers needs two or more activities")
         if "growth" in self.parts and len(self.growth_activity) * len(self.growth_shapes) < 4:
@@ -80,7 +90,7 @@ class Plan:
 
 
 QUICK = Plan(
-    parts=PARTS[:-1],
+    parts=PARTS[:4],
     activity=(CALIBRATED, "0.1"),
     width=0.25,
     explicit_width=0.125,
@@ -244,11 +254,18 @@ def imagenet(bench: Bench) -> dict[str, pd.DataFrame]:
 def answers(bench: Bench) -> dict[str, pd.DataFrame]:
     """What an image takes to be answered as well as by the ANN: the trained VGG-16 in many steps and in few."""
     plan = bench.plan
-    return {"answers": answers_table(plan.answer_batches, plan.repetitions, thread_counts(), plan.seed)}
+    return {"answers": answers_table(plan.answer_batches, plan.repetitions, thread_counts(), plan.seed, plan.before)}
+
+
+def evaluation(bench: Bench) -> dict[str, pd.DataFrame]:
+    """Time and memory of evaluations against images, steps and worker processes."""
+    plan = bench.plan
+    counts = plan.evaluation_images, EVALUATION_STEPS, thread_counts()
+    return {"evaluation": evaluation_table(*counts, plan.repetitions, plan.seed)}
 
 
 def tables(bench: Bench) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables of the plan's parts with their names, each as soon as its part is measured."""
-    for part in (networks, layers, growth, imagenet, answers):
+    for part in (networks, layers, growth, imagenet, answers, evaluation):
         if part.__name__ in bench.plan.parts:
             yield from part(bench).items()

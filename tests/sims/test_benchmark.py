@@ -18,7 +18,7 @@ from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
-from sims.speed import answers, parts
+from sims.speed import answers, evaluating, parts
 from sims.speed.activity import activity_table, random_image, random_weights, targets, thresholds_for
 from sims.speed.comparison import crossing, growth_fit, ratios
 from sims.speed.dense import DenseSimulator, dense_input
@@ -180,6 +180,8 @@ def test_machine_and_tables_are_told(ended):
         (["--growth-sizes", 48], "sizes must be multiples of 32, got 48"),
         (["--parts", "layers", "--activity", 0.1, 0.1], "needs two or more activities"),
         (["--growth-sizes", 32, "--growth-widths", 1], "needs four or more cases"),
+        (["--before", "nowhere"], "nowhere is no checkout of this project"),
+        (["--evaluation-images", 1, 20], "evaluations have two images or more, got 1"),
         (["--table", "missing.csv"], "missing.csv is no table of operations"),
         (["--out", "/dev/null/tables"], "cannot write into the folder /dev/null/tables"),
     ],
@@ -220,6 +222,29 @@ def test_answers_take_so_many_steps_in_every_simulator(tiny, monkeypatch):
         assert list(ours["batch"]) == [1, 8]
         assert (ours[["open_seconds", "build_seconds", "compile_seconds"]] >= 0).all(axis=None)
         np.testing.assert_allclose(rows["time_ratio"], rows["seconds_per_image"] / ours["seconds_per_image"].min())
+
+
+def test_answers_of_another_checkout_stand_beside(tiny, monkeypatch):
+    monkeypatch.setattr(answers, "NETWORK", str(tiny))
+    rows = answers.checkout_rows(str(benchmark.TABLE.parents[2]), "spike-norm", 20, 2, 0)
+    assert [row["simulator"] for row in rows] == ["run", "run before"]
+    assert all(0 < row["seconds_per_image_min"] <= row["seconds_per_image"] for row in rows)
+    with pytest.raises(UserError, match="no such conversion"):
+        answers.checkout_rows(str(benchmark.TABLE.parents[2]), "no such conversion", 20, 1, 0)
+
+
+def test_evaluations_grow_with_images_steps_and_workers(tiny, monkeypatch):
+    monkeypatch.setattr(evaluating, "NETWORK", str(tiny))
+    monkeypatch.setattr(evaluating, "CONVERSION", "spike-norm")
+    monkeypatch.setattr(evaluating, "SAMPLED", 0.01)
+    table = evaluating.evaluation_table([40, 80], [10, 20], [1, 2], 1, 0)
+    assert list(zip(*(table[name] for name in ("varied", "images", "steps", "workers")), strict=True)) == [
+        *(("images", 40, 10, 1), ("images", 80, 10, 1), ("steps", 40, 20, 1)),
+        *(("workers", 80, 10, 1), ("workers", 80, 10, 2), ("binaries", 40, 10, 1), ("binaries", 40, 10, 2)),
+    ]
+    assert (table[["seconds", "seconds_per_image"]] > 0).all(axis=None)
+    memory = table[table["varied"] != "binaries"].filter(like="memory").to_numpy()
+    assert (memory > 50).any()  # in short runs nobody may have looked in one of the halves
 
 
 # The simulators and the activities
