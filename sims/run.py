@@ -78,6 +78,8 @@ def main(
     given = RunInput.of(x, converted, options.steps, options.seed, **noted, **told)
     given.checked(network.spec)  # complains at once
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
+    if not options.quiet:
+        print(f"{now}: {converted.variant}, by {runtime}", flush=True)
     ann = None if network.spiking else ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start
 

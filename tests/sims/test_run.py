@@ -118,7 +118,9 @@ def test_summary_and_table_tell_how_and_what_was_answered(happy, tiny):
     assert list(table["ann"]) == [CIFAR10_CLASSES[answer] for answer in ann]
     assert list(table["snn"]) == [CIFAR10_CLASSES[answer] for answer in snn]
     assert (summary["ann_accuracy"], summary["agreement"]) == (np.mean(ann == images.labels), np.mean(ann == snn))
-    assert [line.split() for line in ended.out.splitlines()[1:21]] == table.astype(str).to_numpy().tolist()
+    first, _, *lines = ended.out.splitlines()
+    assert first.startswith(f"{checkpoint.spec.name}, 20 images, ") and first.endswith(", by standalone")
+    assert [line.split() for line in lines[:20]] == table.astype(str).to_numpy().tolist()
     assert set(summary["seconds"]) == {"ann", "build", "compile", "simulate"}
     assert summary["seconds"]["simulate"] > 0
     how = {"runtime": "standalone", "synapses": "shared", "reset": "zero", "steps": STEPS, "seed": 3}
@@ -259,7 +261,7 @@ def test_images_without_classes_have_unknown_labels(tiny, tmp_path, monkeypatch)
     assert ended.status == 0
     table = pd.read_csv(out / "images.csv")
     assert set(table["true"]) == {"?"}
-    assert all(line.split()[1] == "?" for line in ended.out.splitlines()[1:6])
+    assert all(line.split()[1] == "?" for line in ended.out.splitlines()[2:7])
     assert "ANN accuracy   unknown of 5 images\n" in ended.out
     summary = strict_json(out / "summary.json")
     assert summary["ann_accuracy"] is None and summary["snn_accuracy"] is None
