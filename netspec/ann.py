@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod, sqrt
 from typing import cast
@@ -19,6 +20,7 @@ from netspec.spec import NetSpec, Population, Projection, both, sides
 __all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes", "largest", "padded"]
 
 BOUND_QUANTILE = 0.999  # of the positive activations, below which learned bounds do not begin
+LEAST_BOUND = 1e-3
 BRANCH_GAIN = 0.25  # residual branches begin small, as with the paper's initialisation of them
 
 
@@ -73,15 +75,25 @@ class ANN(nn.Module):
     levels : int
         Train with ReLUs that are clipped at a learned bound and quantised to so many steps, which is what neurons do
         in so many time steps (Bu et al. 2022, QCFS); 0: ReLUs as the spec has them. See :meth:`set_bounds`.
+    time_steps : int
+        Train with what neurons really do in so many time steps, which are simulated: activations are rates, gradients
+        those of ReLUs clipped at a learned bound (tandem learning, Wu et al. 2021). The image is a constant current,
+        potentials begin at half the threshold, which is the bound; each spike takes one away. Without dropout.
     """
 
     def __init__(
-        self, spec: NetSpec, rms_scale: bool = False, init: str = "he", centred: bool = False, levels: int = 0
+        self,
+        spec: NetSpec,
+        rms_scale: bool = False,
+        init: str = "he",
+        centred: bool = False,
+        levels: int = 0,
+        time_steps: int = 0,
     ) -> None:
         super().__init__()
-        self.spec, self.levels = spec, levels
+        self.spec, self.levels, self.time_steps = spec, levels, time_steps
         self.bounds = nn.ParameterDict()
-        if levels:
+        if levels or time_steps:
             for population in spec.spiking[:-1]:
                 self.bounds[population.name] = nn.Parameter(torch.ones(()))
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
@@ -119,43 +131,81 @@ class ANN(nn.Module):
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         values = {self.spec.input.name: x}
+        steps = {self.spec.input.name: x.repeat(self.time_steps, 1, 1, 1)}  # one after the other
         for population in self.spec.populations[1:]:
-            parts = [self._project(p, values[p.pre]) for p in self.spec.incoming(population.name)]
-            total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-            if population.name in self.biases:
-                total = total + self.biases[population.name]
-            if population.kind == "if" and population.name != self.spec.output.name:
+            total = self._arriving(population, values)
+            fires = population.kind == "if" and population.name != self.spec.output.name
+            if self.time_steps:
+                with torch.no_grad():
+                    arriving = self._arriving(population, steps)
+                    steps[population.name] = self._fired(population, arriving) if fires else arriving
+                    seen = steps[population.name].unflatten(0, (self.time_steps, -1)).mean(0)
+                total = self._rectified(population, total) if fires else total
+                total = total + (seen - total).detach()
+            elif fires:
                 total = F.dropout(self._rectified(population, total), population.dropout, self.training)
             values[population.name] = total
         return values
 
+    def _arriving(self, population: Population, values: Mapping[str, Tensor]) -> Tensor:
+        """What a population receives along all its projections, and its bias."""
+        parts = [self._project(p, values[p.pre]) for p in self.spec.incoming(population.name)]
+        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return total + self.biases[population.name] if population.name in self.biases else total
+
     def _rectified(self, population: Population, x: Tensor) -> Tensor:
         """What a population makes of its input: a ReLU, clipped or quantised where that is asked for."""
-        if not self.levels:
+        if population.name not in self.bounds:
             return x.clamp(0, population.clip) if population.clip else F.relu(x)
-        bound = self.bounds[population.name].clamp(min=1e-3)
+        bound = self.bounds[population.name].clamp(min=LEAST_BOUND)
         part = (x / bound).clamp(0, 1)
-        quantised = torch.floor(part * self.levels + 0.5) / self.levels
-        return (part + (quantised - part).detach()) * bound  # the gradient passes as if nothing were rounded
+        if self.levels:
+            quantised = torch.floor(part * self.levels + 0.5) / self.levels
+            part = part + (quantised - part).detach()  # the gradient passes as if nothing were rounded
+        return part * bound
+
+    def _fired(self, population: Population, arriving: Tensor) -> Tensor:
+        """The spikes of neurons in all steps, each worth the threshold."""
+        threshold = self.bounds[population.name].clamp(min=LEAST_BOUND).float()
+        currents = arriving.unflatten(0, (self.time_steps, -1))
+        v, fired = threshold / 2, []
+        for current in currents:
+            v = v + current
+            spike = v >= threshold
+            v = torch.where(spike, v - threshold, v)
+            fired.append(spike)
+        return torch.cat(fired).to(arriving.dtype) * threshold.to(arriving.dtype)
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """For a while the network that a checkpoint has: clipped at the bounds, neither quantised nor in time steps."""
+        before = self.levels, self.time_steps
+        self.levels = self.time_steps = 0
+        try:
+            yield
+        finally:
+            self.levels, self.time_steps = before
 
     @torch.no_grad()
     def set_bounds(self, x: Tensor) -> None:
-        """Let the learned bounds begin where hardly any activation of unquantised ReLUs is larger."""
-        levels, training, self.levels = self.levels, self.training, 0
+        """Let the learned bounds begin where hardly any activation of ReLUs without them is larger."""
+        bounds, training = self.bounds, self.training
+        self.bounds = nn.ParameterDict()
         self.eval()  # without dropout
-        for name, values in self.activations(x).items():
-            if name in self.bounds:
-                positive = values[values > 0].float().sort().values
-                if not len(positive):
-                    raise UserError(f"no ReLU of {name} is active on the first batch; train without levels first")
-                clip = self.spec[name].clip
-                self.bounds[name].fill_(clip or float(positive[int(BOUND_QUANTILE * (len(positive) - 1))]))
-        self.levels = levels
+        with self.as_saved():
+            activations = self.activations(x)
+        self.bounds = bounds
         self.train(training)
+        for name, bound in bounds.items():
+            positive = activations[name][activations[name] > 0].float().sort().values
+            if not len(positive):
+                raise UserError(f"no ReLU of {name} is active on the first batch; train on plain ReLUs first")
+            clip = self.spec[name].clip
+            bound.fill_(clip or float(positive[int(BOUND_QUANTILE * (len(positive) - 1))]))
 
     def described(self) -> NetSpec:
         """The spec, with learned bounds as its clips."""
-        clips = {name: max(float(bound.detach()), 1e-3) for name, bound in self.bounds.items()}
+        clips = {name: max(float(bound.detach()), LEAST_BOUND) for name, bound in self.bounds.items()}
         populations = tuple(replace(p, clip=clips.get(p.name, p.clip)) for p in self.spec.populations)
         return replace(self.spec, populations=populations)
 

@@ -71,7 +71,7 @@ class Trainer:
             spec = replace(spec, populations=populations)
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels)
+        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels, recipe.time_steps)
         if start:
             self.ann.load_weights(start.weights)
         self.ann.to(self.device)
@@ -103,7 +103,7 @@ class Trainer:
         self.run = torch.compile(self.ann, dynamic=self.train.dynamic) if recipe.compiled else self.ann
         self.epoch, self.step, self.best = 0, 0, math.inf
         self.loss, self.seconds = torch.zeros((), device=self.device), 0.0  # sums over the steps of this epoch
-        if recipe.levels:
+        if self.ann.bounds:
             self.ann.set_bounds(next(self.batches())[0])
         self.log: list[dict[str, Any]] = []
 
@@ -303,9 +303,8 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
         test_error = None
         if error <= trainer.best:
             trainer.best = error
-            levels, trainer.ann.levels = trainer.ann.levels, 0  # of what is saved: clipped, not quantised
-            test_error = error_rate(trainer, trainer.test) if full_size else None
-            trainer.ann.levels = levels
+            with trainer.ann.as_saved():
+                test_error = error_rate(trainer, trainer.test) if full_size else None
             dtype = np.float16 if half else np.float32
             save_checkpoint(trainer.checkpoint(test_error), out / "best.safetensors", dtype)
         row: dict[str, Any] = {"epoch": trainer.epoch, "loss": round(loss, 5), "validation_error": error}
