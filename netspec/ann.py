@@ -92,6 +92,7 @@ class ANN(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.levels, self.time_steps = spec, levels, time_steps
+        self.fire = fire
         self.bounds = nn.ParameterDict()
         if levels or time_steps:
             for population in spec.spiking[:-1]:
@@ -138,10 +139,13 @@ class ANN(nn.Module):
             if self.time_steps:
                 with torch.no_grad():
                     arriving = self._arriving(population, steps)
-                    steps[population.name] = self._fired(population, arriving) if fires else arriving
-                    seen = steps[population.name].unflatten(0, (self.time_steps, -1)).mean(0)
-                total = self._rectified(population, total) if fires else total
-                total = total + (seen - total).detach()
+                    if fires:
+                        threshold = self.bounds[population.name].clamp(min=LEAST_BOUND)
+                        arriving, rate = self.fire(arriving, threshold, self.time_steps)
+                    steps[population.name] = arriving
+                if fires:
+                    total = self._rectified(population, total)
+                    total = total + (rate - total).detach()
             elif fires:
                 total = F.dropout(self._rectified(population, total), population.dropout, self.training)
             values[population.name] = total
@@ -163,18 +167,6 @@ class ANN(nn.Module):
             quantised = torch.floor(part * self.levels + 0.5) / self.levels
             part = part + (quantised - part).detach()  # the gradient passes as if nothing were rounded
         return part * bound
-
-    def _fired(self, population: Population, arriving: Tensor) -> Tensor:
-        """The spikes of neurons in all steps, each worth the threshold."""
-        threshold = self.bounds[population.name].clamp(min=LEAST_BOUND).float()
-        currents = arriving.unflatten(0, (self.time_steps, -1))
-        v, fired = threshold / 2, []
-        for current in currents:
-            v = v + current
-            spike = v >= threshold
-            v = torch.where(spike, v - threshold, v)
-            fired.append(spike)
-        return torch.cat(fired).to(arriving.dtype) * threshold.to(arriving.dtype)
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -282,6 +274,21 @@ class ANN(nn.Module):
         for name, bias in biases.items():
             of_neurons = np.asarray(bias, dtype=np.float32).reshape(*(1,) * (3 - np.ndim(bias)), *np.shape(bias))
             self.biases[name] = nn.Parameter(torch.from_numpy(of_neurons.transpose(2, 0, 1).copy()))
+
+
+def fire(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Spikes of neurons in all steps, and their mean; each spike is worth the threshold.
+
+    ``arriving`` has the steps one after the other in its first dimension, as the spikes have.
+    """
+    v, count, fired = threshold.float() / 2, torch.zeros(()), []
+    for current in arriving.unflatten(0, (steps, -1)):
+        v = v + current
+        spike = (v >= threshold).float()
+        v = v - threshold * spike
+        count = count + spike
+        fired.append((threshold * spike).to(arriving.dtype))
+    return torch.cat(fired), (threshold / steps * count).to(arriving.dtype)
 
 
 def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:

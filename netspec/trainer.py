@@ -7,7 +7,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
-from netspec.ann import ANN, as_spikes
+from netspec.ann import ANN, as_spikes, fire
 from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode, save_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
@@ -100,7 +100,11 @@ class Trainer:
         held_out = images.subset(np.sort(order[: recipe.validation]))
         self.held_out = batches(held_out) if recipe.validation else None
         self.test = batches(test)
-        self.run = torch.compile(self.ann, dynamic=self.train.dynamic) if recipe.compiled else self.ann
+        self.run: Callable[[torch.Tensor], torch.Tensor] = self.ann
+        if recipe.compiled and recipe.time_steps:  # with all its steps, the whole would take minutes to compile
+            self.ann.fire = torch.compile(fire, dynamic=True)
+        elif recipe.compiled:
+            self.run = torch.compile(self.ann, dynamic=self.train.dynamic)
         self.epoch, self.step, self.best = 0, 0, math.inf
         self.loss, self.seconds = torch.zeros((), device=self.device), 0.0  # sums over the steps of this epoch
         if self.ann.bounds:
