@@ -7,12 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import net, pair
+from networks import NETWORKS, net, pair, weights_of
+from networks import images as shown
 from torch import nn
 
 from netspec.ann import ANN, RMSScale, ann_activations
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from netspec.spec import NetSpec, Projection
+from sims.simulation.reference import ReferenceSimulator
+from sims.simulation.run_input import RunInput
 
 
 def chain(dropout: float = 0.0) -> NetSpec:
@@ -281,3 +285,46 @@ def test_activations_of_images_are_those_of_what_the_network_sees_of_them():
     assert list(found) == list(expected)
     for name, value in found.items():
         np.testing.assert_array_equal(value, expected[name].numpy())
+
+
+# In time steps
+
+
+@pytest.mark.parametrize("network", ["vgg", "residual-if", "residual-relay", "wide"])
+def test_activations_in_time_steps_are_the_rates_of_the_spiking_network(network):
+    spec, weights, steps = NETWORKS[network](), weights_of(network), 12
+    ann = ANN(spec, time_steps=steps).eval()
+    ann.load_weights(weights)
+    for number, bound in enumerate(ann.bounds.values()):
+        bound.data.fill_([0.5, 2.0, 1.0][number % 3])
+    bounds = {name: bound.item() for name, bound in ann.bounds.items()}
+    x = np.round(4 * shown(spec)) / 4
+    half = {name: bound / 2 for name, bound in bounds.items()}
+    classes = tuple("abcdefghijkl"[: spec.output.size])
+    network = Checkpoint(spec, weights, np.zeros(spec.input.shape[2], np.float32), 1.0, classes)
+    conversion = Conversion.in_activations(network, "bounds", bounds, initial=half)
+    recording = ReferenceSimulator(spec, weights, "subtract").run(RunInput.of(x, conversion, steps))
+    found = ann.activations(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    fired = 0
+    for name, bound in bounds.items():
+        rates = recording.spike_counts(name) * bound / steps
+        np.testing.assert_allclose(found[name].permute(0, 2, 3, 1), rates, rtol=1e-6)
+        fired += np.count_nonzero(rates)
+    assert fired > 50
+    np.testing.assert_allclose(found["output"].flatten(1), recording.output_v[:, -1] / steps, rtol=1e-5)
+
+
+def test_gradients_in_time_steps_are_those_of_clipped_relus():
+    spec = chain()
+    first = spec.projections[0].name
+    plain, stepped = ANN(spec, levels=1), ANN(spec, time_steps=5)
+    plain.levels = 0
+    stepped.load_state_dict(plain.state_dict())
+    x = images(spec)
+    assert not torch.equal(plain(x), stepped(x))
+    with stepped.as_saved():
+        torch.testing.assert_close(stepped(x), plain(x))
+    for ann in (plain, stepped):
+        ann._run(x)["conv1"].sum().backward()
+    torch.testing.assert_close(*(ann.weights[first].grad for ann in (stepped, plain)))
+    torch.testing.assert_close(stepped.bounds["conv1"].grad, plain.bounds["conv1"].grad)

@@ -14,7 +14,7 @@ from networks import net
 from safetensors.numpy import save_file
 
 from netspec import trainer as module
-from netspec.ann import ANN, as_spikes
+from netspec.ann import ANN, ann_predictions, as_spikes
 from netspec.checkpoint import load_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
@@ -402,22 +402,25 @@ def test_quantised_relus_are_clipped_rounded_and_learn_their_bounds():
     assert ann.bounds["conv"].grad.item() == pytest.approx(sum(rounded))
 
 
-def test_training_with_levels_gives_a_network_with_clips(tmp_path):
+@pytest.mark.parametrize("how", [{"levels": 4}, {"time_steps": 5}])
+def test_training_for_few_steps_gives_a_network_with_clips(how, tmp_path):
     start = trainer(replace(RECIPE, epochs=4))
     train(start, writable_folder(tmp_path / "plain"))
     network = load_checkpoint(tmp_path / "plain" / "best.safetensors")
-    recipe = replace(RECIPE, lr=0.02, levels=4).further(network)
+    recipe = replace(RECIPE, lr=0.02, **how).further(network)
     further = Trainer(SPEC, coloured(300, 0), coloured(100, 1), recipe, "cpu", network)
     begun = {name: float(bound.detach()) for name, bound in further.ann.bounds.items()}
     assert set(begun) == {"conv", "dense"} and min(begun.values()) > 0
-    train(further, writable_folder(tmp_path / "levels"))
-    trained = load_checkpoint(tmp_path / "levels" / "best.safetensors")
+    train(further, writable_folder(tmp_path / "few"))
+    trained = load_checkpoint(tmp_path / "few" / "best.safetensors")
     clips = {p.name: p.clip for p in trained.spec.populations if p.clip}
     assert set(clips) == set(begun) and clips != begun
     activations = ANN.from_weights(trained.spec, trained.weights).activations(further.test.x.float())
     assert all(activations[name].max() <= clip for name, clip in clips.items())
     assert error_rate(further, further.test) < 0.3
+    unseen = coloured(100, 1)
+    assert trained.info["test_error"] == np.mean(ann_predictions(trained, unseen.images) != unseen.labels)
     with pytest.raises(UserError, match="a run with other settings"):
-        Trainer(SPEC, coloured(300, 0), coloured(100, 1), replace(recipe, levels=8), "cpu", network).resume(
-            tmp_path / "levels" / STATE
-        )
+        Trainer(
+            SPEC, coloured(300, 0), coloured(100, 1), replace(recipe, **dict.fromkeys(how, 8)), "cpu", network
+        ).resume(tmp_path / "few" / STATE)
