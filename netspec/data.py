@@ -55,12 +55,15 @@ class ImageSet:
     classes : tuple of str
     source : str
         Where the images come from, for the record.
+    files : tuple of str
+        Of each image, if they come from a folder: its path there.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     source: str
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,7 +74,8 @@ class ImageSet:
         return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     def subset(self, indices: np.ndarray | slice) -> ImageSet:
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.source)
+        files = tuple(np.array(self.files, dtype=object)[indices]) if self.files else ()
+        return replace(self, images=self.images[indices], labels=self.labels[indices], files=files)
 
     def labelled(self, classes: tuple[str, ...]) -> ImageSet:
         """The images for a network of these classes; the label is -1 where their class is none of them."""
@@ -216,7 +220,8 @@ def imagenet_folder(
 
 
 def _read(files: ImageFiles) -> ImageSet:
-    return ImageSet(files.read(), files.labels, files.classes, files.source)
+    names = tuple(name.decode(errors="replace") for name in files.files.tolist())
+    return ImageSet(files.read(), files.labels, files.classes, files.source, names)
 
 
 def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ImageSet:

@@ -57,9 +57,9 @@ class Result:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row for each image: image, true, ann, snn, output_spikes (of the winner), runner_up (of the next).
+        """A row for each image: image, file, true, ann, snn, output_spikes (of the winner), runner_up (of the next).
 
-        Of an output that does not fire they are the membrane potentials.
+        Of an output that does not fire they are the membrane potentials; files are those of a folder.
         """
         counts, v = self.recording.output_at(self.recording.steps)
         fires, one_more = self.conversion.fires(self.recording.spec.output.name), ((0, 0), (1, 0))
@@ -71,6 +71,8 @@ class Result:
         columns = {column: classes for column, classes in columns.items() if classes is not None}
         table = pd.DataFrame({column: name[classes] for column, classes in columns.items()})
         table.insert(0, "image", np.arange(len(table)))
+        if self.images.files:
+            table.insert(1, "file", self.images.files)
         return table.assign(**{"output_spikes" if fires else "potential": told[:, -1], "runner_up": told[:, -2]})
 
     @cached_property

@@ -261,7 +261,9 @@ def test_images_without_classes_have_unknown_labels(tiny, tmp_path, monkeypatch)
     assert ended.status == 0
     table = pd.read_csv(out / "images.csv")
     assert set(table["true"]) == {"?"}
-    assert all(line.split()[1] == "?" for line in ended.out.splitlines()[2:7])
+    assert list(table["file"]) == [f"{k}.png" for k in range(5)]
+    assert '<span class="muted">4.png</span>' in (out / "report.html").read_text()
+    assert all(line.split()[2] == "?" for line in ended.out.splitlines()[2:7])
     assert "ANN accuracy   unknown of 5 images\n" in ended.out
     summary = strict_json(out / "summary.json")
     assert summary["ann_accuracy"] is None and summary["snn_accuracy"] is None
