@@ -17,7 +17,17 @@ from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Population, Projection, both, sides
 
-__all__ = ["ANN", "RMSScale", "ann_activations", "ann_predictions", "as_spikes", "largest", "padded"]
+__all__ = [
+    "ANN",
+    "RMSScale",
+    "ann_activations",
+    "ann_predictions",
+    "as_spikes",
+    "fire",
+    "in_steps",
+    "largest",
+    "padded",
+]
 
 BOUND_QUANTILE = 0.999  # of the positive activations, below which learned bounds do not begin
 LEAST_BOUND = 1e-3
@@ -78,7 +88,7 @@ class ANN(nn.Module):
     time_steps : int
         Train with what neurons really do in so many time steps, which are simulated: activations are rates, gradients
         those of ReLUs clipped at a learned bound (tandem learning, Wu et al. 2021). The image is a constant current,
-        potentials begin at half the threshold, which is the bound; each spike takes one away. Without dropout.
+        potentials begin at half the threshold, which is the bound; each spike takes one away.
     """
 
     def __init__(
@@ -92,7 +102,9 @@ class ANN(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.levels, self.time_steps = spec, levels, time_steps
-        self.fire = fire
+        if time_steps and (levels or rms_scale or any(p.kind == "max" for p in spec.populations)):
+            raise UserError("time steps are simulated with learned thresholds, without levels, RMS scales, max pooling")
+        self.in_steps = in_steps  # or what torch compiles of it
         self.bounds = nn.ParameterDict()
         if levels or time_steps:
             for population in spec.spiking[:-1]:
@@ -132,22 +144,20 @@ class ANN(nn.Module):
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         values = {self.spec.input.name: x}
-        steps = {self.spec.input.name: x.repeat(self.time_steps, 1, 1, 1)}  # one after the other
+        steps = {self.spec.input.name: x.repeat(self.time_steps, 1, 1, 1)} if self.time_steps else {}
         for population in self.spec.populations[1:]:
             total = self._arriving(population, values)
             fires = population.kind == "if" and population.name != self.spec.output.name
-            if self.time_steps:
-                with torch.no_grad():
-                    arriving = self._arriving(population, steps)
-                    if fires:
-                        threshold = self.bounds[population.name].clamp(min=LEAST_BOUND)
-                        arriving, rate = self.fire(arriving, threshold, self.time_steps)
-                    steps[population.name] = arriving
-                if fires:
-                    total = self._rectified(population, total)
-                    total = total + (rate - total).detach()
-            elif fires:
+            if fires:
                 total = F.dropout(self._rectified(population, total), population.dropout, self.training)
+            if steps and population.name != self.spec.output.name:
+                with torch.no_grad():
+                    steps[population.name] = self._arriving(population, steps)
+                    if fires:
+                        told = steps[population.name], self._bound(population), self.time_steps
+                        steps[population.name], rate = self.in_steps(*told)
+                if fires:
+                    total = rate + (total - total.detach())  # the gradient passes as if it were the clipped ReLU
             values[population.name] = total
         return values
 
@@ -161,12 +171,15 @@ class ANN(nn.Module):
         """What a population makes of its input: a ReLU, clipped or quantised where that is asked for."""
         if population.name not in self.bounds:
             return x.clamp(0, population.clip) if population.clip else F.relu(x)
-        bound = self.bounds[population.name].clamp(min=LEAST_BOUND)
+        bound = self._bound(population)
         part = (x / bound).clamp(0, 1)
         if self.levels:
             quantised = torch.floor(part * self.levels + 0.5) / self.levels
             part = part + (quantised - part).detach()  # the gradient passes as if nothing were rounded
         return part * bound
+
+    def _bound(self, population: Population) -> Tensor:
+        return self.bounds[population.name].clamp(min=LEAST_BOUND)
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -276,19 +289,25 @@ class ANN(nn.Module):
             self.biases[name] = nn.Parameter(torch.from_numpy(of_neurons.transpose(2, 0, 1).copy()))
 
 
-def fire(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Spikes of neurons in all steps, and their mean; each spike is worth the threshold.
+def fire(arriving: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
+    """Spikes of IF neurons that are reset by subtraction, bool, of the shape of ``arriving``: steps come first."""
+    v, fired = initial, []
+    for now in arriving:
+        v = v + now
+        fired.append(v >= threshold)
+        v = v - threshold * fired[-1]
+    return torch.stack(fired)
+
+
+def in_steps(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Spikes, each worth the threshold, and their mean over the steps; potentials begin at half the threshold.
 
     ``arriving`` has the steps one after the other in its first dimension, as the spikes have.
     """
-    v, count, fired = threshold.float() / 2, torch.zeros(()), []
-    for current in arriving.unflatten(0, (steps, -1)):
-        v = v + current
-        spike = (v >= threshold).float()
-        v = v - threshold * spike
-        count = count + spike
-        fired.append((threshold * spike).to(arriving.dtype))
-    return torch.cat(fired), (threshold / steps * count).to(arriving.dtype)
+    worth = threshold.to(arriving.dtype)  # as precise as spikes are, so that each takes away what it brings elsewhere
+    exact = worth.float()
+    fired = fire(arriving.float().unflatten(0, (steps, -1)), exact, exact / 2).to(arriving.dtype)
+    return (fired * worth).flatten(0, 1), (fired.float().mean(0) * exact).to(arriving.dtype)
 
 
 def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:

@@ -64,7 +64,7 @@ def writable_file(path: str | os.PathLike, suffix: str = "") -> Path:
     """The file itself, its folder made if need be; raises UserError if it cannot be written, or lacks the suffix."""
     file = Path(path)
     if suffix and file.suffix != suffix:
-        raise UserError(f"--out must end in {suffix}, got {file.name}")
+        raise UserError(f"the name of the file must end in {suffix}, got {file.name}")
     if file.is_dir():
         raise UserError(f"{file} is a folder; give the name of a file")
     writable_folder(file.parent)

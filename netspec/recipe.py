@@ -46,7 +46,7 @@ class Recipe:
         0, "train with ReLUs clipped at a learned bound and quantised to so many steps (QCFS); 0: plain ReLUs", least=0
     )
     time_steps: int = setting(
-        0, "train with activations as spiking neurons have them after so many steps; 0: with those of ReLUs", least=0
+        0, "train with activations as spiking neurons have them after so many steps, without dropout; 0: ReLUs", least=0
     )
     smoothing: float = setting(0.0, "of labels: this share is given to all classes", "label smoothing", least=0, most=1)
     crop: float = setting(0.25, "of photographs: least share of the area in a random crop", above=0, most=1)
@@ -75,8 +75,8 @@ class Recipe:
                 "sizes of photographs must be at least 32, each until an epoch of growth, one after the other; "
                 f"got {self.sizes} until {self.growth} of {self.epochs}"
             )
-        if self.time_steps and (self.levels or self.rms_scale):
-            raise UserError("time steps are simulated with learned thresholds: train without levels and RMS scales")
+        if self.time_steps and self.input_steps:
+            raise UserError("in time steps the image is a constant current: train without input steps")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov's momentum must not be 0")
 

@@ -20,7 +20,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
-from netspec.ann import ANN, as_spikes, fire
+from netspec.ann import ANN, as_spikes, in_steps
 from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode, save_checkpoint
 from netspec.data import ImageSet
 from netspec.errors import UserError
@@ -69,6 +69,8 @@ class Trainer:
             check_weights(spec, start.weights, f"the {start.spec.name} to start with")
             populations = tuple(replace(p, clip=start.spec[p.name].clip) for p in spec.populations)
             spec = replace(spec, populations=populations)
+        if recipe.time_steps:
+            spec = replace(spec, populations=tuple(replace(p, dropout=0.0) for p in spec.populations))
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
         self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels, recipe.time_steps)
@@ -102,7 +104,7 @@ class Trainer:
         self.test = batches(test)
         self.run: Callable[[torch.Tensor], torch.Tensor] = self.ann
         if recipe.compiled and recipe.time_steps:  # with all its steps, the whole would take minutes to compile
-            self.ann.fire = torch.compile(fire, dynamic=True)
+            self.ann.in_steps = torch.compile(in_steps, dynamic=True)
         elif recipe.compiled:
             self.run = torch.compile(self.ann, dynamic=self.train.dynamic)
         self.epoch, self.step, self.best = 0, 0, math.inf
@@ -277,7 +279,9 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
 
     Writes ``state.safetensors`` (to go on from; after each epoch, and every few minutes inside one), ``log.csv`` (a row
     an epoch) and ``best.safetensors``, the network with the lowest error on the held-out training images so far (on
-    none held out, the last). The test images are looked at in epochs of images of the network's size only.
+    none held out, the last). The test images are looked at in epochs of images of the network's size only. Trained with
+    levels or in time steps, held-out images are seen so, too; test images by the network that is saved, whose ReLUs are
+    clipped and no more.
     """
     state = out / "state.safetensors"
     if state.is_file():

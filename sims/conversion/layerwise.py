@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.ann import largest
+from netspec.ann import fire, largest
 from netspec.checkpoint import Checkpoint
 from netspec.spec import Population
 from sims.simulation.arriving import arriving, kernel
 
-__all__ = ["Layer", "fire", "layer_by_layer"]
+__all__ = ["Layer", "layer_by_layer"]
 
 PART = 64  # images of one convolution
 
@@ -41,17 +41,6 @@ class Layer:
     threshold: Tensor
     initial: Tensor
     constant: Tensor
-
-
-def fire(arriving: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-    """Spikes of IF neurons that are reset by subtraction, bool, of the shape of ``arriving``."""
-    v = initial.expand_as(arriving[0]).clone()
-    spikes = torch.empty(arriving.shape, dtype=torch.bool)
-    for step, now in enumerate(arriving):
-        v += now
-        spikes[step] = v >= threshold
-        v -= threshold * spikes[step]
-    return spikes
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.ann import fire
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.errors import UserError
 from sims.conversion.activations import activations_of, positive_percentile
-from sims.conversion.layerwise import Layer, fire, layer_by_layer
+from sims.conversion.layerwise import Layer, layer_by_layer
 from sims.simulation.run_input import MOST_STEPS
 
 __all__ = ["CORRECTIONS", "search"]

@@ -11,9 +11,10 @@ from networks import NETWORKS, net, pair, weights_of
 from networks import images as shown
 from torch import nn
 
-from netspec.ann import ANN, RMSScale, ann_activations
+from netspec.ann import ANN, RMSScale, ann_activations, in_steps
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
+from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
@@ -314,17 +315,46 @@ def test_activations_in_time_steps_are_the_rates_of_the_spiking_network(network)
     np.testing.assert_allclose(found["output"].flatten(1), recording.output_v[:, -1] / steps, rtol=1e-5)
 
 
-def test_gradients_in_time_steps_are_those_of_clipped_relus():
+def test_gradients_in_time_steps_are_those_of_clipped_relus_given_rates():
     spec = chain()
-    first = spec.projections[0].name
-    plain, stepped = ANN(spec, levels=1), ANN(spec, time_steps=5)
-    plain.levels = 0
-    stepped.load_state_dict(plain.state_dict())
+    clipped, stepped = ANN(spec, levels=1), ANN(spec, time_steps=5)
+    clipped.levels = 0
+    stepped.load_state_dict(clipped.state_dict())
     x = images(spec)
-    assert not torch.equal(plain(x), stepped(x))
     with stepped.as_saved():
-        torch.testing.assert_close(stepped(x), plain(x))
-    for ann in (plain, stepped):
-        ann._run(x)["conv1"].sum().backward()
-    torch.testing.assert_close(*(ann.weights[first].grad for ann in (stepped, plain)))
-    torch.testing.assert_close(stepped.bounds["conv1"].grad, plain.bounds["conv1"].grad)
+        torch.testing.assert_close(stepped(x), clipped(x))
+    seen = stepped._run(x)
+    assert not torch.equal(seen["conv2"], clipped._run(x)["conv2"])
+    seen["conv2"].sum().backward()
+    first, second = (spec.projections[number].name for number in (0, 1))
+    inner = clipped._project(spec.projections[0], x)
+    inner = clipped._rectified(spec["conv1"], inner)
+    rates = (seen["conv1"].detach() + inner - inner.detach()).requires_grad_()
+    clipped._rectified(spec["conv2"], clipped._project(spec.projections[1], rates)).sum().backward()
+    for name in (first, second):
+        torch.testing.assert_close(stepped.weights[name].grad, clipped.weights[name].grad)
+    for name in ("conv1", "conv2"):
+        torch.testing.assert_close(stepped.bounds[name].grad, clipped.bounds[name].grad)
+
+
+def test_time_steps_are_not_mixed_with_what_they_cannot_have():
+    for spec, other in ((chain(), {"levels": 4}), (chain(), {"rms_scale": True}), (NETWORKS["orchard"](), {})):
+        with pytest.raises(UserError, match="without levels, RMS scales, max pooling"):
+            ANN(spec, time_steps=16, **other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_are_the_same_compiled_and_as_precise_as_their_spikes(dtype):
+    compiled = torch.compile(in_steps, dynamic=True, backend="aot_eager")
+    for seed, shape in enumerate([(12, 3, 4, 4), (24, 2, 2, 6)]):
+        arriving = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        for bound in (1.0035, 0.3):
+            spikes, rates = in_steps(arriving, torch.tensor(bound), 6)
+            worth = torch.tensor(bound).to(dtype)
+            assert set(spikes.unique().tolist()) == {0, worth.item()} and spikes.shape == shape
+            count = (spikes > 0).unflatten(0, (6, -1)).sum(0)
+            torch.testing.assert_close(rates, (count / 6 * worth.float()).to(dtype))
+            for found, expected in zip(compiled(arriving, torch.tensor(bound), 6), (spikes, rates), strict=True):
+                torch.testing.assert_close(found, expected)
+            v = worth.float() / 2 + arriving[: len(arriving) // 6].float()
+            assert torch.equal(spikes[: len(v)] > 0, v >= worth.float())

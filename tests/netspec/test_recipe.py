@@ -82,10 +82,9 @@ def test_shares_are_between_nothing_and_all(field, value):
         Recipe(**{field: value})
 
 
-@pytest.mark.parametrize("other", [{"levels": 4}, {"rms_scale": True}])
-def test_time_steps_are_not_mixed_with_what_they_replace(other):
-    with pytest.raises(UserError, match="train without levels and RMS scales"):
-        Recipe(time_steps=16, **other)
+def test_time_steps_show_images_as_a_current():
+    with pytest.raises(UserError, match="in time steps the image is a constant current: train without input steps"):
+        Recipe(time_steps=16, input_steps=100)
 
 
 def test_run_goes_on_by_a_recipe_that_differs_in_epochs_to_come_alone():

@@ -95,7 +95,7 @@ REFUSED = {
     "gone": "there is no checkpoint file gone",
     "TINY --conversion gone": "there is no conversion 'gone'",
     "TINY --dt 0": "--dt must be",
-    "TINY --out tiny.h5": "--out must end in .nir, got tiny.h5",
+    "TINY --out tiny.h5": "the name of the file must end in .nir, got tiny.h5",
 }
 
 

@@ -128,7 +128,7 @@ def test_what_cannot_be_brought_in_is_told_in_a_line_and_nothing_is_written(fold
 def test_options_that_belong_together(folder):
     bring("model.py:net", "--out", "n.safetensors").assert_refused("importing", "a torch module needs --input C H W")
     ended = bring("model.py:net", "--input", 3, 8, 8, "--out", "n.pt")
-    ended.assert_refused("importing", "--out must end in .safetensors")
+    ended.assert_refused("importing", "the name of the file must end in .safetensors")
 
 
 def test_onnx_files_come_in_as_torch_writes_them(folder):

@@ -6,12 +6,13 @@ import torch
 from commands import tiny_checkpoint
 from networks import case
 
+from netspec.ann import fire
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import pooled_values
 from netspec.data import samples
 from netspec.errors import UserError
 from sims.conversion.activations import activations_of, from_activations
-from sims.conversion.layerwise import fire, layer_by_layer
+from sims.conversion.layerwise import layer_by_layer
 from sims.conversion.search import INITIAL, PERCENTILES, search
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
