@@ -14,7 +14,8 @@ VGG-16 of --table. Parts:
             takes, here one by one and side by side, and in dense torch likewise, also compiled and in bfloat16;
             with --before, in another checkout of this project, too.
   evaluation
-            The same in an evaluation of many images: time and memory against images, steps and worker processes.
+            The trained VGG-16 with its conversion for few steps, evaluated as evaluate.py does: time and memory
+            against images, steps and worker processes.
 
 Every network is compiled anew, into a cache that is removed at the end. Best on a machine that does nothing else.
 """

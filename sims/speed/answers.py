@@ -81,25 +81,17 @@ def checkout_rows(before: str, conversion: str, steps: int, repetitions: int, se
     spent: dict[str, list[float]] = {"run": [], "run before": []}
     with tempfile.TemporaryDirectory() as folder:
         options = [
-            "--checkpoint",
-            NETWORK,
-            "--standalone",
-            "--conversion",
-            conversion,
-            "--steps",
-            steps,
-            "--seed",
-            seed,
-            "--out",
-            folder,
-        ]
+            "--checkpoint", NETWORK, "--standalone", "--conversion", conversion,
+            "--steps", steps, "--seed", seed, "--out", folder,
+        ]  # fmt: skip
         for repetition in range(repetitions + 1):
             for name, checkout in zip(spent, (str(HERE), before), strict=True):
                 command = [sys.executable, "sims/run_vgg.py", *map(str, options)]
                 environment = os.environ | {"PYTHONPATH": str(Path(checkout).resolve())}
                 ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
                 if ended.returncode:
-                    raise UserError(f"{checkout}: {(ended.stderr or ended.stdout).strip().splitlines()[-1]}")
+                    why = ended.stderr.strip().splitlines() or [f"run_vgg.py ended with {ended.returncode}"]
+                    raise UserError(f"{checkout}: {why[-1]}")
                 if repetition:  # the first one compiles
                     told = json.loads((Path(folder) / "summary.json").read_text())
                     spent[name].append(told["seconds"]["simulate"] / told["images"])

@@ -31,11 +31,15 @@ SAMPLED = 0.5  # seconds between two looks at the memory
 def evaluation_table(
     images: Sequence[int], steps: Sequence[int], workers: Sequence[int], repetitions: int, seed: int
 ) -> pd.DataFrame:
-    """Seconds an image between the first finished shard and the last, and memory of all processes.
+    """Seconds of a whole evaluation, and an image once all workers have finished a shard; memory of all processes.
 
     Images and steps are varied one at a time, from the least of each, with one worker; workers in turn, on the second
-    number of images. Rows of 'binaries' are so many compiled networks side by side with nothing around them.
+    number of images. Rows of 'binaries' are so many compiled networks side by side with nothing around them, on the
+    least of images. The binary is there before the first evaluation begins.
     """
+    network = load_checkpoint(NETWORK)
+    reset = open_conversion(CONVERSION, NETWORK, network).reset
+    StandaloneSimulator(network.spec, network.weights, reset=reset, quiet=True)
     least = min(images), min(steps)
     cases = [(many, least[1], 1) for many in images] + [(least[0], many, 1) for many in steps if many != least[1]]
     rows = [{"varied": "images" if many[1] == least[1] else "steps"} | evaluate(*many, seed) for many in cases]

@@ -31,6 +31,11 @@ EVALUATION_STEPS = (16, 64, 256)
 RATES = f"spikes per neuron and step, or '{CALIBRATED}'"
 
 
+def thread_counts() -> list[int]:
+    """One thread, and one a core."""
+    return sorted({1, os.cpu_count() or 1})
+
+
 def setting(default: Any, help: str, **about: Any) -> Any:
     """A field of a plan, and what the command says of its option."""
     return field(default=default, metadata={"help": help, **about})
@@ -56,7 +61,7 @@ class Plan:
     evaluation_images: tuple[int, ...] = setting(
         (200, 2000, 10000), f"of evaluations, for {min(EVALUATION_STEPS)} steps"
     )
-    repetitions: int = setting(3, "of all but imagenet and evaluations of one worker, which run once")
+    repetitions: int = setting(3, "of all but imagenet and the growth of evaluations, which run once")
     seed: int = 0
     before: str | None = None  # another checkout of this project, to be measured beside this one
 
@@ -75,8 +80,10 @@ class Plan:
         check_range("the number of repetitions", self.repetitions, least=1)
         if self.before and not (Path(self.before) / "sims/run_vgg.py").is_file():
             raise UserError(f"{self.before} is no checkout of this project: it has no sims/run_vgg.py")
-        if min(self.evaluation_images) < 2:
-            raise UserError(f"evaluations have two images or more, got {min(self.evaluation_images)}")
+        if self.before and "answers" not in self.parts:
+            raise UserError("another checkout is compared in the part answers, which is not among the parts")
+        if min(self.evaluation_images) < 2 * thread_counts()[-1]:
+            raise UserError(f"evaluations have two images a core or more, got {min(self.evaluation_images)}")
         if "layers" in self.parts and len(set(self.activity)) < 2:
             raise UserError("the part on layers needs two or more activities")
         if "growth" in self.parts and len(self.growth_activity) * len(self.growth_shapes) < 4:
@@ -153,11 +160,6 @@ class Bench:
             **measure(simulator, run_input, repetitions),
             "bytes_per_synapse": simulator.weights.stat().st_size / synapses,
         }
-
-
-def thread_counts() -> list[int]:
-    """One thread, and one a core."""
-    return sorted({1, os.cpu_count() or 1})
 
 
 def networks(bench: Bench) -> dict[str, pd.DataFrame]:

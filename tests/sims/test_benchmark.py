@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -181,7 +183,8 @@ def test_machine_and_tables_are_told(ended):
         (["--parts", "layers", "--activity", 0.1, 0.1], "needs two or more activities"),
         (["--growth-sizes", 32, "--growth-widths", 1], "needs four or more cases"),
         (["--before", "nowhere"], "nowhere is no checkout of this project"),
-        (["--evaluation-images", 1, 20], "evaluations have two images or more, got 1"),
+        (["--evaluation-images", 1, 20], "evaluations have two images a core or more, got 1"),
+        (["--before", benchmark.TABLE.parents[2], "--parts", "growth"], "is compared in the part answers"),
         (["--table", "missing.csv"], "missing.csv is no table of operations"),
         (["--out", "/dev/null/tables"], "cannot write into the folder /dev/null/tables"),
     ],
@@ -224,13 +227,22 @@ def test_answers_take_so_many_steps_in_every_simulator(tiny, monkeypatch):
         np.testing.assert_allclose(rows["time_ratio"], rows["seconds_per_image"] / ours["seconds_per_image"].min())
 
 
-def test_answers_of_another_checkout_stand_beside(tiny, monkeypatch):
+def test_answers_of_another_checkout_stand_beside(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "NETWORK", str(tiny))
-    rows = answers.checkout_rows(str(benchmark.TABLE.parents[2]), "spike-norm", 20, 2, 0)
+    (tmp_path / "sims").mkdir()
+    (tmp_path / "sims" / "run_vgg.py").write_text(
+        "import json, sys\nfrom pathlib import Path\n"
+        "told = {'seconds': {'simulate': 30}, 'images': 4}\n"
+        "Path(sys.argv[-1], 'summary.json').write_text(json.dumps(told))\n"
+        "sys.exit('no' if 'ann-norm' in sys.argv else 0)\n"
+    )
+    rows = answers.checkout_rows(str(tmp_path), "spike-norm", 20, 2, 0)
     assert [row["simulator"] for row in rows] == ["run", "run before"]
-    assert all(0 < row["seconds_per_image_min"] <= row["seconds_per_image"] for row in rows)
-    with pytest.raises(UserError, match="no such conversion"):
-        answers.checkout_rows(str(benchmark.TABLE.parents[2]), "no such conversion", 20, 1, 0)
+    assert 0 < rows[0]["seconds_per_image_min"] <= rows[0]["seconds_per_image"] < 7.5
+    assert rows[1]["seconds_per_image_min"] == rows[1]["seconds_per_image"] == 7.5
+    monkeypatch.setattr(answers, "HERE", tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: no"):
+        answers.checkout_rows(str(tmp_path), "ann-norm", 20, 1, 0)
 
 
 def test_evaluations_grow_with_images_steps_and_workers(tiny, monkeypatch):
@@ -243,8 +255,20 @@ def test_evaluations_grow_with_images_steps_and_workers(tiny, monkeypatch):
         *(("workers", 80, 10, 1), ("workers", 80, 10, 2), ("binaries", 40, 10, 1), ("binaries", 40, 10, 2)),
     ]
     assert (table[["seconds", "seconds_per_image"]] > 0).all(axis=None)
-    memory = table[table["varied"] != "binaries"].filter(like="memory").to_numpy()
-    assert (memory > 50).any()  # in short runs nobody may have looked in one of the halves
+
+
+def test_memory_of_all_has_that_of_processes_below():
+    memory = evaluating.Memory()
+    memory.look()
+    program = "x = bytearray(300_000_000); print(len(x), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        memory.look()
+        child.communicate(b"\n")
+    (_, before), (_, after) = memory.seen
+    assert 300e6 < after - before < 400e6
+    assert memory.most(0, math.inf) == max(before, after) / 1e6
+    assert math.isnan(memory.most(0, 1))
 
 
 # The simulators and the activities
