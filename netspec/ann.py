@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod, sqrt
@@ -289,14 +289,14 @@ class ANN(nn.Module):
             self.biases[name] = nn.Parameter(torch.from_numpy(of_neurons.transpose(2, 0, 1).copy()))
 
 
-def fire(arriving: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-    """Spikes of IF neurons that are reset by subtraction, bool, of the shape of ``arriving``: steps come first."""
+def fire(arriving: Iterable[Tensor], threshold: Tensor, initial: Tensor) -> list[Tensor]:
+    """Spikes, bool, in each step of IF neurons that are reset by subtraction."""
     v, fired = initial, []
     for now in arriving:
         v = v + now
         fired.append(v >= threshold)
         v = v - threshold * fired[-1]
-    return torch.stack(fired)
+    return fired
 
 
 def in_steps(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -306,8 +306,9 @@ def in_steps(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, T
     """
     worth = threshold.to(arriving.dtype)  # as precise as spikes are, so that each takes away what it brings elsewhere
     exact = worth.float()
-    fired = fire(arriving.float().unflatten(0, (steps, -1)), exact, exact / 2).to(arriving.dtype)
-    return (fired * worth).flatten(0, 1), (fired.float().mean(0) * exact).to(arriving.dtype)
+    fired = fire((now.float() for now in arriving.unflatten(0, (steps, -1))), exact, exact / 2)
+    count = sum(spike.float() for spike in fired)
+    return torch.cat([spike * worth for spike in fired]), (count * (exact / steps)).to(arriving.dtype)
 
 
 def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:

@@ -103,7 +103,7 @@ def layer_by_layer(
             none = torch.zeros(())
             layer = Layer(population, total, activations[population.name].clamp(min=0), torch.ones(()), none, none)
             decide(layer)
-            sent[population.name] = fire(total + layer.constant, layer.threshold, layer.initial)
+            sent[population.name] = torch.stack(fire(total + layer.constant, layer.threshold, layer.initial))
             values[population.name] = layer.threshold
             layers[population.name] = layer
             layer.arriving = none

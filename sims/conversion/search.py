@@ -120,7 +120,7 @@ def channel_parts(activation: Tensor, name: str) -> list[Tensor]:
 
 def rate(layer: Layer) -> Tensor:
     """The activation that a layer's spikes stand for, (images, channels, height, width)."""
-    spikes = fire(layer.arriving + layer.constant, layer.threshold, layer.initial)
+    spikes = torch.stack(fire(layer.arriving + layer.constant, layer.threshold, layer.initial))
     return spikes.sum(0) * (layer.threshold / len(spikes))
 
 

@@ -124,4 +124,10 @@ def test_corrections_leave_no_mean_error_but_by_rounding(channels):
 
 def test_neurons_fire_and_are_reset_by_subtraction():
     arriving = torch.tensor([[0.5], [0.75], [-1.0], [2.5], [0.0]])
-    assert fire(arriving, torch.tensor(1.0), torch.tensor(0.25)).flatten().tolist() == [False, True, False, True, True]
+    assert torch.stack(fire(arriving, torch.tensor(1.0), torch.tensor(0.25))).flatten().tolist() == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
