@@ -113,6 +113,7 @@ SHIPPED = {
     "resnet20-cifar10-basic": "c663bba6add75d9ca16306e615b26cbcd6c8837d6775eb526aa5c58d129ffb53",
     "resnet20-cifar10-constraint1": "004c5504c5711599a3124ca59215bd747a8b11e23a9c5595f7f8387855554e0a",
     "resnet34-imagenette": "edc7ef6a4d964dd7d8814d4b1cfdcd29a7dccfcddb31ec7d51ff6cb8b8bc102e",
+    "resnet34-imagenette-half": "6a3eba7ff7d35c9a0756e53d712bef327c4e729ec0f6bba06e9ca455f7aeea05",
     "vgg16-cifar10": "4c952770eb55078152f7bcf99198905fc8f0874d329c6a6548229c7f0798d903",
     "vgg16-imagenette": "87a7dda84022a17b2ac641b680faffeb2a143869cb67e23d3762d7210fc82592",
 }
