@@ -84,7 +84,8 @@ def main() -> None:
     out = writable_folder(options.out)
     facts = machine() | {"load_average_before": os.getloadavg()}
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    facts["options"] = {name: value for name, value in vars(options).items() if name != "out"}
+    facts["options"] = {name: value for name, value in vars(options).items() if name not in ("out", "before")}
+    facts["before"] = options.before and Path(options.before).name
     with fresh_cache():
         for name, table in tables(bench):
             write_atomically(out / f"{name}.csv", table.to_csv(index=False))
