@@ -75,7 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "workers": {"type": number("--workers", least=1), "help": "processes side by side"},
     "out": {"metavar": "PATH", "help": "where results go"},
-    "quiet": {"action": "store_true", "help": "no progress bars, and results alone"},
+    "quiet": {"action": "store_true", "help": "results alone, without progress bars"},
 }
 ALIASES = {"resets": ["--reset"], "conversion": ["--thresholds"], "conversions": ["--conversion", "--thresholds"]}
 WITHOUT = {  # what happens without an option whose default is None
