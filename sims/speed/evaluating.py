@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from netspec.checkpoint import load_checkpoint
-from netspec.conversion import open_conversion
-from netspec.data import samples
+from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.conversion import Conversion, open_conversion
+from netspec.data import ImageSet, samples
 from sims.brian.standalone import StandaloneSimulator
 from sims.evaluation.cluster import compute
 from sims.evaluation.shards import Case, Setting, shards
@@ -38,30 +38,29 @@ def evaluation_table(
     least of images. The binary is there before the first evaluation begins.
     """
     network = load_checkpoint(NETWORK)
-    reset = open_conversion(CONVERSION, NETWORK, network).reset
-    StandaloneSimulator(network.spec, network.weights, reset=reset, quiet=True)
+    conversion = open_conversion(CONVERSION, NETWORK, network)
+    StandaloneSimulator(network.spec, network.weights, reset=conversion.reset, quiet=True)
+    shown = network, conversion, samples().labelled(network.classes), seed
     least = min(images), min(steps)
     cases = [(many, least[1], 1) for many in images] + [(least[0], many, 1) for many in steps if many != least[1]]
-    rows = [{"varied": "images" if many[1] == least[1] else "steps"} | evaluate(*many, seed) for many in cases]
+    rows = [{"varied": "images" if case[1] == least[1] else "steps"} | evaluate(*shown, *case) for case in cases]
     several = sorted(images)[min(1, len(images) - 1)]
     for _ in range(repetitions):
-        rows += [{"varied": "workers"} | evaluate(several, least[1], many, seed) for many in workers]
-        rows += [{"varied": "binaries"} | binaries(*least, many, seed) for many in workers]
+        rows += [{"varied": "workers"} | evaluate(*shown, several, least[1], many) for many in workers]
+        rows += [{"varied": "binaries"} | binaries(*shown, *least, many) for many in workers]
     table = pd.DataFrame(rows)
     return table.groupby(["varied", "images", "steps", "workers"], sort=False).median().reset_index()
 
 
-def evaluate(many: int, steps: int, workers: int, seed: int) -> dict[str, float]:
-    """One evaluation of the sample photographs, again and again, in an empty folder."""
-    network = load_checkpoint(NETWORK)
-    conversion = open_conversion(CONVERSION, NETWORK, network)
-    images = samples().labelled(network.classes)
+def evaluate(
+    network: Checkpoint, conversion: Conversion, photographs: ImageSet, seed: int, many: int, steps: int, workers: int
+) -> dict[str, float]:
+    """One evaluation of some photographs, again and again, in an empty folder."""
     models = conversion_models(None, conversion, network.spec)
-    images = images.subset(np.arange(many) % len(images))
+    images = photographs.subset(np.arange(many) % len(photographs))
     setting = Setting.of(network, images.provenance, conversion)
-    case = Case(setting, seed, steps)
     with tempfile.TemporaryDirectory() as out, memory_of_all() as memory:
-        wanted = list(shards(case, many, min(SHARD, max(1, many // 2 // workers))))
+        wanted = list(shards(Case(setting, seed, steps), many, min(SHARD, max(1, many // 2 // workers))))
         start = time.time()
         told = ({setting: conversion}, {setting: models}, images, Path(out))
         failed = compute(wanted, network, *told, workers=workers)
@@ -78,11 +77,11 @@ def evaluate(many: int, steps: int, workers: int, seed: int) -> dict[str, float]
     }
 
 
-def binaries(many: int, steps: int, workers: int, seed: int) -> dict[str, float]:
+def binaries(
+    network: Checkpoint, conversion: Conversion, photographs: ImageSet, seed: int, many: int, steps: int, workers: int
+) -> dict[str, float]:
     """So many compiled networks, each of them with all images."""
-    network = load_checkpoint(NETWORK)
-    conversion = open_conversion(CONVERSION, NETWORK, network)
-    x = network.encode(samples().images)
+    x = network.encode(photographs.images)
     given = RunInput.of(x[np.arange(many) % len(x)], conversion, steps, seed)
     made = [
         StandaloneSimulator(network.spec, network.weights, reset=conversion.reset, quiet=True) for _ in range(workers)
