@@ -89,6 +89,8 @@ class ANN(nn.Module):
         Train with what neurons really do in so many time steps, which are simulated: activations are rates, gradients
         those of ReLUs clipped at a learned bound (tandem learning, Wu et al. 2021). The image is a constant current,
         potentials begin at half the threshold, which is the bound; each spike takes one away.
+    delay : float
+        Part of the time steps before those that rates are of, as of a conversion with a delayed read-out.
     """
 
     def __init__(
@@ -99,9 +101,11 @@ class ANN(nn.Module):
         centred: bool = False,
         levels: int = 0,
         time_steps: int = 0,
+        delay: float = 0.0,
     ) -> None:
         super().__init__()
         self.spec, self.levels, self.time_steps = spec, levels, time_steps
+        self.unread = int(delay * time_steps)
         if time_steps and (levels or rms_scale or any(p.kind == "max" for p in spec.populations)):
             raise UserError("time steps are simulated with learned thresholds, without levels, RMS scales, max pooling")
         self.in_steps = in_steps  # or what torch compiles of it
@@ -154,7 +158,7 @@ class ANN(nn.Module):
                 with torch.no_grad():
                     steps[population.name] = self._arriving(population, steps)
                     if fires:
-                        told = steps[population.name], self._bound(population), self.time_steps
+                        told = steps[population.name], self._bound(population), self.time_steps, self.unread
                         steps[population.name], rate = self.in_steps(*told)
                 if fires:
                     total = rate + (total - total.detach())  # the gradient passes as if it were the clipped ReLU
@@ -299,16 +303,18 @@ def fire(arriving: Iterable[Tensor], threshold: Tensor, initial: Tensor) -> list
     return fired
 
 
-def in_steps(arriving: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Spikes, each worth the threshold, and their mean over the steps; potentials begin at half the threshold.
+def in_steps(arriving: Tensor, threshold: Tensor, steps: int, unread: int = 0) -> tuple[Tensor, Tensor]:
+    """Spikes, each worth the threshold, and their mean over the steps but the first ``unread``.
+
+    Potentials begin at half the threshold.
 
     ``arriving`` has the steps one after the other in its first dimension, as the spikes have.
     """
     worth = threshold.to(arriving.dtype)  # as precise as spikes are, so that each takes away what it brings elsewhere
     exact = worth.float()
     fired = fire((now.float() for now in arriving.unflatten(0, (steps, -1))), exact, exact / 2)
-    count = sum(spike.float() for spike in fired)
-    return torch.cat([spike * worth for spike in fired]), (count * (exact / steps)).to(arriving.dtype)
+    count = sum(spike.float() for spike in fired[unread:])
+    return torch.cat([spike * worth for spike in fired]), (count * (exact / (steps - unread))).to(arriving.dtype)
 
 
 def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:

@@ -48,6 +48,9 @@ class Recipe:
     time_steps: int = setting(
         0, "train with activations as spiking neurons have them after so many steps, without dropout; 0: ReLUs", least=0
     )
+    delay: float = setting(
+        0.0, "of time steps: the part after which rates are read, as of calibrate.py", "delay", least=0, most=0.99
+    )
     smoothing: float = setting(0.0, "of labels: this share is given to all classes", "label smoothing", least=0, most=1)
     crop: float = setting(0.25, "of photographs: least share of the area in a random crop", above=0, most=1)
     sizes: tuple[int, ...] = setting((), "of photographs: train on smaller ones of these sides first")
@@ -77,6 +80,8 @@ class Recipe:
             )
         if self.time_steps and self.input_steps:
             raise UserError("in time steps the image is a constant current: train without input steps")
+        if self.delay and not self.time_steps:
+            raise UserError("a delay is a part of the time steps, of which there are none")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov's momentum must not be 0")
 

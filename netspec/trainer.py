@@ -73,7 +73,8 @@ class Trainer:
             spec = replace(spec, populations=tuple(replace(p, dropout=0.0) for p in spec.populations))
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, recipe.levels, recipe.time_steps)
+        few = recipe.levels, recipe.time_steps, recipe.delay
+        self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, *few)
         if start:
             self.ann.load_weights(start.weights)
         self.ann.to(self.device)

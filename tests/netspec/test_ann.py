@@ -291,10 +291,12 @@ def test_activations_of_images_are_those_of_what_the_network_sees_of_them():
 # In time steps
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.5])
 @pytest.mark.parametrize("network", ["vgg", "residual-if", "residual-relay", "wide"])
-def test_activations_in_time_steps_are_the_rates_of_the_spiking_network(network):
+def test_activations_in_time_steps_are_the_rates_of_the_spiking_network(network, delay):
     spec, weights, steps = NETWORKS[network](), weights_of(network), 12
-    ann = ANN(spec, time_steps=steps).eval()
+    unread, read = int(delay * steps), steps - int(delay * steps)
+    ann = ANN(spec, time_steps=steps, delay=delay).eval()
     ann.load_weights(weights)
     for number, bound in enumerate(ann.bounds.values()):
         bound.data.fill_([0.5, 2.0, 1.0][number % 3])
@@ -304,15 +306,18 @@ def test_activations_in_time_steps_are_the_rates_of_the_spiking_network(network)
     classes = tuple("abcdefghijkl"[: spec.output.size])
     network = Checkpoint(spec, weights, np.zeros(spec.input.shape[2], np.float32), 1.0, classes)
     conversion = Conversion.in_activations(network, "bounds", bounds, initial=half)
-    recording = ReferenceSimulator(spec, weights, "subtract").run(RunInput.of(x, conversion, steps))
+    simulator = ReferenceSimulator(spec, weights, "subtract")
+    recording, begin = (simulator.run(RunInput.of(x, conversion, end)) for end in (steps, max(unread, 1)))
     found = ann.activations(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
     fired = 0
     for name, bound in bounds.items():
-        rates = recording.spike_counts(name) * bound / steps
+        late = recording.spike_counts(name) - (begin.spike_counts(name) if unread else 0)
+        rates = late * bound / read
         np.testing.assert_allclose(found[name].permute(0, 2, 3, 1), rates, rtol=1e-6)
         fired += np.count_nonzero(rates)
     assert fired > 50
-    np.testing.assert_allclose(found["output"].flatten(1), recording.output_v[:, -1] / steps, rtol=1e-5)
+    late = recording.output_v[:, -1] - (begin.output_v[:, -1] if unread else 0)
+    np.testing.assert_allclose(found["output"].flatten(1), late / read, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_in_time_steps_are_those_of_clipped_relus_given_rates():

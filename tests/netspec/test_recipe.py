@@ -87,6 +87,12 @@ def test_time_steps_show_images_as_a_current():
         Recipe(time_steps=16, input_steps=100)
 
 
+def test_delay_without_time_steps_is_refused():
+    assert Recipe(time_steps=16, delay=0.5).delay == 0.5
+    with pytest.raises(UserError, match="a delay is a part of the time steps, of which there are none"):
+        Recipe(delay=0.5)
+
+
 def test_run_goes_on_by_a_recipe_that_differs_in_epochs_to_come_alone():
     recipe = Recipe(epochs=9, sizes=(128,), growth=(4,))
     later = replace(recipe, sizes=(128, 160), growth=(4, 7))
