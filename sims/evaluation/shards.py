@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from sims.brian.runtime import open_simulator
 from sims.simulation.metrics import ac_operations, driven_by_spikes
 from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
-from sims.simulation.run_input import RunInput
+from sims.simulation.run_input import RunInput, Simulator
 
 __all__ = [
     "LATER",
@@ -46,6 +47,7 @@ __all__ = [
 OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
 NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
 LATER = {"coding": "poisson", "model": "if"}  # fields that came later: tables and shards without them mean these
+LAST = threading.local()  # simulator, and its key
 FEW_STEPS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 256)  # with a constant current
 REPORTED_STEPS = (
     *(10, 20, 30, 50, 70, 100, 120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 850),
@@ -168,7 +170,7 @@ def run_shard(
         neurons), ac (spikes arriving along projections driven by IF neurons), ac_input (by the input).
     """
     spec, case = checkpoint.spec, shard.case
-    simulator = open_simulator(spec, checkpoint.weights, runtime, "shared", conversion.reset, True, models or IF)
+    simulator = opened(checkpoint, runtime, conversion.reset, models or {})
     most = max(1, int(memory() / (OUTPUT_BYTES * case.steps * spec.output.size + NEURON_BYTES * spec.neurons())))
     parts = shards(case, len(images), most)
     rows = []
@@ -178,6 +180,16 @@ def run_shard(
         run_input = RunInput.of(x, conversion, case.steps, case.seed, ids=ids)
         rows.append(table_of(simulator.run(run_input), case, ids))
     return pd.concat(rows, ignore_index=True)
+
+
+def opened(checkpoint: Checkpoint, runtime: str, reset: str, models: Mapping[str, NeuronModel]) -> Simulator:
+    """A simulator; the one that this thread's last shard ran on, if that was such a one: opening takes time."""
+    key = checkpoint.digest, runtime, reset, repr(sorted(models.items()))
+    if getattr(LAST, "key", None) != key:
+        LAST.key = None
+        told = checkpoint.spec, checkpoint.weights, runtime, "shared", reset, True
+        LAST.simulator, LAST.key = open_simulator(*told, models or IF), key
+    return LAST.simulator
 
 
 def memory() -> float:

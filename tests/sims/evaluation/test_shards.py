@@ -1,5 +1,6 @@
 """Settings, cases, and the shards into which they are cut."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,10 @@ from netspec.checkpoint import load_checkpoint
 from netspec.conversion import Conversion
 from netspec.data import samples
 from netspec.thresholds import find_thresholds, load_thresholds
+from sims.brian.runtime import open_simulator
 from sims.evaluation import shards as module
 from sims.evaluation.shards import Case, Setting, Shard, memory, run_shard, shards, table_of
+from sims.simulation.neuron_models import LEAKY
 
 SETTING = Setting("net", "digest", "data", "spike-norm", False, 100.0, "12345678", "zero")
 
@@ -72,6 +75,24 @@ def test_shard_that_does_not_fit_is_simulated_in_parts(tiny, monkeypatch):
         pd.testing.assert_frame_equal(run_shard(checkpoint, conversion, shard, images), whole)
         assert runs == parts
         runs.clear()
+
+
+def test_simulator_serves_the_next_shard_if_all_about_it_is_the_same(tiny, monkeypatch):
+    checkpoint, images, opened = load_checkpoint(tiny), samples().images[:2], []
+    conversion = Conversion.of(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint))
+    shard = Shard(Case(SETTING, 3, 25), 0, 2)
+    monkeypatch.setattr(module, "open_simulator", lambda *told: opened.append(told) or open_simulator(*told))
+    monkeypatch.setattr(module, "LAST", threading.local())
+
+    def spikes(reset="zero", leak=None, network=checkpoint):
+        models = {"conv1_1": replace(LEAKY, parameters={"leak": leak})} if leak else None
+        told = replace(conversion, reset=reset)
+        return tuple(run_shard(network, told, shard, images, "numpy", models)["spikes_conv1_1"])
+
+    larger = replace(checkpoint, weights={name: 2 * w for name, w in checkpoint.weights.items()})
+    ways = [{}, {"reset": "subtract"}, {"leak": 0.9}, {"leak": 0.5}, {"network": larger}]
+    found = {spikes(**way): way for way in ways for _ in range(2)}
+    assert list(found.values()) == ways and len(opened) == len(ways)
 
 
 def test_memory_is_a_quarter_of_the_machines_or_workers():
