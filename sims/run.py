@@ -21,7 +21,7 @@ from netspec.conversion import open_conversion
 from netspec.data import load_images, no_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
-from netspec.options import add_options, command_line, make_parser
+from netspec.options import add_options, command_line, make_parser, number
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
@@ -85,7 +85,8 @@ def main(
 
     start = time.perf_counter()
     simulator = open_simulator(
-        network.spec, network.weights, runtime, options.synapses, converted.reset, options.quiet, models
+        *(network.spec, network.weights, runtime, options.synapses, converted.reset, options.quiet, models),
+        threads=options.threads,
     )
     seconds |= getattr(simulator, "seconds", {"build": time.perf_counter() - start, "compile": 0.0})
 
@@ -134,6 +135,10 @@ def parse_arguments(
     )
     add_runtime_option(parser)
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
+    parser.add_argument(
+        "--threads", type=number("--threads", least=1), default=1,
+        help="of a compiled network, each with its own rows of pixels: faster where layers are large",
+    )  # fmt: skip
     add_options(parser, data=None, images=None, steps=None, seed=0)
     parser.add_argument(
         "--raster", nargs="*", metavar="POPULATION",

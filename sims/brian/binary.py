@@ -56,12 +56,14 @@ class Blueprint:
     profile: bool
     models: Mapping[str, NeuronModel]
     batch: int = 1
+    openmp: bool = False  # threads
 
     @property
     def key(self) -> str:
         """Two networks share a binary if their keys are equal."""
         models = {name: model.describe() for name, model in self.models.items()}
-        options = [self.synapses, self.reset, self.half, self.profile, models, self.batch, toolchain(), sources()]
+        options = [self.synapses, self.reset, self.half, self.profile, models, self.batch, self.openmp]
+        options += [toolchain(), sources()]
         return digest(self.spec, self.weights or {}, options)[:32]
 
 
@@ -88,7 +90,8 @@ def build_binary(
     device = generate(blueprint, folder, additions)
     compiling = time.perf_counter()
     units = join_units(folder, CORES, results=additions is not None or blueprint.profile)
-    compile_units(folder, units, compiler_command(), [*compiler_flags(), IN_ORDER], quiet)
+    flags = [*compiler_flags(), IN_ORDER, *(["-fopenmp"] if blueprint.openmp else [])]
+    compile_units(folder, units, compiler_command(), flags, quiet)
     for leftover in folder.glob("*.o"):
         leftover.unlink()
     return {"build": compiling - start, "compile": time.perf_counter() - compiling}, device

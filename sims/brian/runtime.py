@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from netspec.errors import UserError
 from netspec.spec import NetSpec
 from sims.brian.binary import compiler_missing
 from sims.simulation.neuron_models import IF, NeuronModel
@@ -41,6 +42,7 @@ def open_simulator(
     reset: str = "zero",
     quiet: bool = False,
     model: NeuronModel | Mapping[str, NeuronModel] = IF,
+    threads: int = 1,
 ) -> Simulator:
     """A simulator of the network, compiled or fetched from the cache if it is a standalone one.
 
@@ -55,11 +57,15 @@ def open_simulator(
         Show no progress bar while compiling.
     model : NeuronModel or mapping of str to NeuronModel
         Of all spiking populations, or of some; the others are IF neurons.
+    threads : int
+        Of a standalone one, as for :class:`~sims.brian.standalone.StandaloneSimulator`.
     """
+    if threads > 1 and runtime != "standalone":
+        raise UserError(f"more than one thread needs the runtime standalone, not {runtime}")
     if runtime == "standalone":
         from sims.brian.standalone import StandaloneSimulator
 
-        return StandaloneSimulator(spec, weights, synapses, reset, quiet, model=model)
+        return StandaloneSimulator(spec, weights, synapses, reset, quiet, model=model, threads=threads)
     if runtime in RUNTIMES:
         from sims.brian.inprocess import InProcessSimulator  # here, since it imports Brian2, which takes seconds
 

@@ -62,6 +62,9 @@ class StandaloneSimulator:
     batch : int, optional
         Images side by side in the network, whose spikes are those of images one by one; by default as many as its size
         allows. One with explicit synapses, with ``prepare``, and with other neurons than IF neurons.
+    threads : int
+        Parts of a layer side by side, each some rows of its pixels: one image in large layers, on more than one core.
+        They give the same spikes, and need a compiler with OpenMP.
 
     Attributes
     ----------
@@ -86,18 +89,22 @@ class StandaloneSimulator:
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
         prepare: Callable[[SpikingNetwork], object] | None = None,
         batch: int | None = None,
+        threads: int = 1,
     ) -> None:
+        if synapses == "explicit" and threads > 1:
+            raise UserError("more than one thread needs shared synapses, not stock ones")
         self.spec, self.synapses, self.given_weights = spec, synapses, weights
         self.models = models_of(spec, model)
         single = synapses == "explicit" or prepare or any(m != IF for m in self.models.values())
         self.batch = 1 if single else batch or side_by_side(spec)
+        self.threads = threads
         half = synapses == "shared" and fit_half(weights)
         self.seconds = {"build": 0.0, "compile": 0.0}
         self.peak_memory, self.run_seconds = 0, 0.0
         self.profiled: dict[str, float] = {}
-        blueprint = Blueprint(
-            spec, weights if synapses == "explicit" else None, synapses, reset, half, profile, self.models, self.batch
-        )
+        given = weights if synapses == "explicit" else None
+        how = synapses, reset, half, profile, self.models, self.batch, threads > 1
+        blueprint = Blueprint(spec, given, *how)
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
         self._device: Any = None
         if prepare:
@@ -150,6 +157,7 @@ class StandaloneSimulator:
             "keys": written(results / "keys.u64", presentation_keys(given.seed, given.numbers)),
             "presentations": len(given.x),
             "steps": given.steps,
+            "threads": self.threads,
             "raster_presentations": given.raster_presentations,
         }
         if self.synapses == "shared":

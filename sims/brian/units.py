@@ -53,7 +53,7 @@ def compile_units(project: Path, units: dict[str, str], compiler: list[str], fla
     """
     link = re.search(r"^LFLAGS = (.*)$", (project / "makefile").read_text(), re.M)
     commands = [[*compiler, "-c", *flags, *own.split(), "-I.", name] for name, own in units.items()]
-    commands.append([*compiler, *(f"{Path(name).stem}.o" for name in units), "-o", "main"])
+    commands.append([*compiler, *flags, *(f"{Path(name).stem}.o" for name in units), "-o", "main"])
     commands[-1] += shlex.split(link[1]) if link else []
     with (
         (project / "compiler.log").open("wb") as log,

@@ -127,11 +127,14 @@ class Bench:
         self._simulators: dict[tuple, StandaloneSimulator] = {}
         self._run_inputs: dict[tuple, RunInput] = {}
 
-    def simulator(self, spec: NetSpec, synapses: str = "shared", profile: bool = False) -> StandaloneSimulator:
-        key = (spec.name, synapses, profile)
+    def simulator(
+        self, spec: NetSpec, synapses: str = "shared", profile: bool = False, threads: int = 1
+    ) -> StandaloneSimulator:
+        key = (spec.name, synapses, profile, threads)
         if key not in self._simulators:
             weights = random_weights(spec, self.plan.seed)
-            self._simulators[key] = StandaloneSimulator(spec, weights, synapses, quiet=True, profile=profile, batch=1)
+            how: dict[str, Any] = {"profile": profile, "batch": 1, "threads": threads}
+            self._simulators[key] = StandaloneSimulator(spec, weights, synapses, quiet=True, **how)
         return self._simulators[key]
 
     def dense(self, spec: NetSpec) -> Iterator[DenseSimulator]:
@@ -151,11 +154,13 @@ class Bench:
             self._run_inputs[key] = RunInput(x, thresholds, steps, seed)
         return self._run_inputs[key]
 
-    def shared_row(self, spec: NetSpec, activity: str, run_input: RunInput, repetitions: int) -> dict:
+    def shared_row(self, spec: NetSpec, activity: str, run_input: RunInput, repetitions: int, threads: int = 1) -> dict:
         """A row of shared synapses; bytes per synapse are those of the file of packed weights."""
-        simulator, synapses = self.simulator(spec), sum(spec.synapses(projection) for projection in spec.projections)
+        simulator = self.simulator(spec, threads=threads)
+        synapses = sum(spec.synapses(projection) for projection in spec.projections)
+        name = "shared" if threads == 1 else f"shared-{threads}"
         return {
-            **{"network": spec.name, "simulator": "shared", "activity": activity},
+            **{"network": spec.name, "simulator": name, "activity": activity},
             **{"neurons": spec.neurons(), "synapses": synapses, "weights": spec.parameters()},
             **measure(simulator, run_input, repetitions),
             "bytes_per_synapse": simulator.weights.stat().st_size / synapses,
@@ -237,14 +242,15 @@ def growth(bench: Bench) -> dict[str, pd.DataFrame]:
 
 
 def imagenet(bench: Bench) -> dict[str, pd.DataFrame]:
-    """The paper's large networks, one image, once; dense torch for a few steps."""
+    """The paper's large networks, one image, once, with each number of threads; dense torch for a few steps."""
     plan, rows = bench.plan, []
     specs = vgg16("imagenet", width=plan.imagenet_width), resnet34(width=plan.imagenet_width)
     cases = list(zip(specs, (CALIBRATED, RESNET_ACTIVITY), plan.imagenet_steps, strict=True))
     for spec, activity, steps in tqdm(cases, desc="imagenet"):
         run_input = bench.run_input(spec, activity, steps)
-        shared = bench.shared_row(spec, activity, run_input, 1)
-        rows.append(shared | {"time_ratio": 1.0})
+        several = [bench.shared_row(spec, activity, run_input, 1, threads) for threads in thread_counts()]
+        shared = several[0]
+        rows += [row | {"time_ratio": row["seconds_per_step"] / shared["seconds_per_step"]} for row in several]
         short = replace(run_input, steps=min(steps, DENSE_STEPS))
         for simulator in bench.dense(spec):
             row, _ = measure_dense(simulator, short, 1)

@@ -28,7 +28,7 @@ from sims.speed.measure import layer_seconds, speed
 from sims.speed.parts import FEWEST_STEPS, Plan
 
 STEPS = 120
-THREADS = [1]  # of dense torch: more get in each other's way where cores are busy
+THREADS = [1, 2]
 LAYERS = ["conv1_1", "conv3_3", "conv5_3", "output"]
 
 
@@ -52,8 +52,8 @@ def replace_networks(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(parts, name, lambda *arguments, **options: mini_spec())
     patch.setattr(parts, "random_weights", lambda spec, seed: tiny_checkpoint(spec).weights)
 
-    def simulator(spec, weights, synapses, quiet, profile, batch):  # one binary of shared synapses serves all
-        return StandaloneSimulator(spec, weights, synapses, quiet=quiet, profile=synapses == "shared", batch=batch)
+    def simulator(spec, weights, synapses, profile, **how):  # one binary of shared synapses and a thread serves all
+        return StandaloneSimulator(spec, weights, synapses, profile=synapses == "shared", **how)
 
     patch.setattr(parts, "StandaloneSimulator", simulator)
     patch.setattr(parts, "thread_counts", lambda: THREADS)
@@ -152,8 +152,10 @@ def test_growth_and_imagenet_tables(table):
     assert list(rows["steps"]) == [STEPS, STEPS, FEWEST_STEPS, FEWEST_STEPS]
     assert list(table("growth-fit")) == ["a", "b", "c", "r2", "largest_relative_residual"]
     large = table("imagenet")
-    assert list(large["simulator"]) == ["shared", *(f"torch-{n}" for n in THREADS)] * 2
+    ours = ["shared", *(f"shared-{n}" for n in THREADS[1:])]
+    assert list(large["simulator"]) == [*ours, *(f"torch-{n}" for n in THREADS)] * 2
     assert list(large[large["simulator"] == "shared"]["steps"]) == [STEPS, 30]
+    assert all(large[large["simulator"].isin(ours)].groupby("steps")["spikes"].nunique() == 1)
     assert (large[large["simulator"] == "shared"]["time_ratio"] == 1).all()
 
 

@@ -2,8 +2,10 @@
 #ifndef INNER_LOOPS_H
 #define INNER_LOOPS_H
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 
 #ifdef __AVX__
@@ -161,12 +163,34 @@ inline bool add_rows(double* const v, const double* const kernel, const int32_t*
     return any;
 }
 
+// Does work(from, to) for all of 0 to n, in bands of neighbours, one a thread.
+template <class Work>
+inline void in_bands(const int n, const int threads, const Work& work) {
+    if (threads == 1) return work(0, n);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int k = 0; k < threads; k++)
+        if (n * k / threads < n * (k + 1) / threads) work(n * k / threads, n * (k + 1) / threads);
+}
+
+// The same for work(from, to, list) that writes a list, of at most `each` numbers for one of 0 to n, and returns how many.
+// Every thread writes at its own place of one list, from which the gaps are taken in the end; returns its length.
+template <class Work>
+inline int32_t list_in_bands(const int n, const int each, const int threads, int32_t* const list, const Work& work) {
+    if (threads == 1) return work(0, n, list);
+    std::map<int, int32_t> found;  // how many, by where the band begins
+    for (int k = 0; k < threads; k++) found[n * k / threads] = 0;
+    in_bands(n, threads, [&](const int from, const int to) { found.at(from) = work(from, to, list + from * each); });
+    int32_t* end = list;
+    for (const auto& [from, many] : found) end = std::copy_n(list + from * each, many, end);
+    return end - list;
+}
+
 // Room for n numbers, and AHEAD after them that may be read and written; it holds memory only where it was used. Those
 // who ask for the same ID use it one after another, so that it stays in the caches.
 template <class T, int ID>
 inline T* scratch(const size_t n) {
-    static std::unique_ptr<T[]> room;
-    static size_t size = 0;
+    static thread_local std::unique_ptr<T[]> room;
+    static thread_local size_t size = 0;
     if (size < n) room.reset(new T[(size = n) + AHEAD]);
     return room.get();
 }

@@ -48,6 +48,7 @@ struct Input {
     const uint64_t* keys = nullptr;
     int64_t presentations = 0;
     int64_t steps = 0;  // of one presentation
+    int threads = 1;
     int active = 1, image = 0;  // images that are shown now, side by side: fewer at the end of a run; whose turn it is
     int64_t raster_presentations = 0;  // how many presentations, from the first, have their spikes noted
     std::set<std::string> rasters;
@@ -115,6 +116,7 @@ inline void read(std::vector<std::string>& arguments) {
         if (key == "keys") input.keys = static_cast<const uint64_t*>(map_file(value));
         if (key == "presentations") input.presentations = std::atoll(value.c_str());
         if (key == "steps") input.steps = std::atoll(value.c_str());
+        if (key == "threads") input.threads = std::atoi(value.c_str());
         if (key == "raster_presentations") input.raster_presentations = std::atoll(value.c_str());
         if (key == "raster") input.rasters.insert(value);
         if (key == "initial" || key == "constant") {  // GROUP PRESENTATIONS FILE

@@ -4,56 +4,57 @@
 {% block maincode %}
 {% set spikes = get_array_name(variables['_spikespace']) %}
 {% set potential = get_array_name(variables['v']) %}
-    const int image = {{'run_input::get().image' if batch > 1 else 0}}, first = image * {{n}};
+    const int image = {{'run_input::get().image' if batch > 1 else 0}};
     const bool driven = {{get_array_name(variables['driven'])}}[0];
-    if (driven)
-    {
-        const size_t _vectorisation_idx = -1;
-        {{scalar_code['constant']|autoindent}}
-#pragma GCC ivdep
-        for (int _idx = first; _idx < first + {{n}}; _idx++) {
-            const size_t _vectorisation_idx = _idx;
-            {{vector_code['constant']|autoindent}}
-        }
-    }
-    if ({{get_array_name(variables['measured'])}}[0]) {
-        float* __restrict const potential = {{potential}};
-        float* __restrict const peak = {{get_array_name(variables['peak'])}};
-        for (int i = first; i < first + {{n}}; i++) {
-            peak[i] = potential[i] > peak[i] ? potential[i] : peak[i];
-            potential[i] = 0;
-        }
-        {{spikes}}[{{batch * n}}] = 0;
-        return;
-    }
-    {% if update %}
-    {
-        const size_t _vectorisation_idx = -1;
-        {{scalar_code['update']|autoindent}}
-#pragma GCC ivdep
-        for (int _idx = first; _idx < first + {{n}}; _idx++) {
-            const size_t _vectorisation_idx = _idx;
-            {{vector_code['update']|autoindent}}
-        }
-    }
-    {% endif %}
     const bool alike = {{get_array_name(variables['alike'])}}[0];  // thresholds, of which only one is read then
     const int32_t n_before = image ? {{spikes}}[{{batch * n}}] : 0;  // spikes of the images before this one
-    int32_t n_spikes = n_before;
-    {% if sparse %}
-    int8_t* const reached = {{get_array_name(variables['reached'])}} + image * {{pixels}};
-    {% endif %}
-    {
+    const int32_t n_spikes = vectors::list_in_bands({{pixels}}, {{n // pixels}}, run_input::get().threads, {{spikes}} + n_before,
+                                                    [&](const int from, const int to, int32_t* const fired) -> int32_t {
+        const int first = image * {{n}} + from * {{n // pixels}}, last = image * {{n}} + to * {{n // pixels}};
+        if (driven)
+        {
+            const size_t _vectorisation_idx = -1;
+            {{scalar_code['constant']|autoindent}}
+#pragma GCC ivdep
+            for (int _idx = first; _idx < last; _idx++) {
+                const size_t _vectorisation_idx = _idx;
+                {{vector_code['constant']|autoindent}}
+            }
+        }
+        if ({{get_array_name(variables['measured'])}}[0]) {
+            float* __restrict const potential = {{potential}};
+            float* __restrict const peak = {{get_array_name(variables['peak'])}};
+            for (int i = first; i < last; i++) {
+                peak[i] = potential[i] > peak[i] ? potential[i] : peak[i];
+                potential[i] = 0;
+            }
+            return 0;
+        }
+        {% if update %}
+        {
+            const size_t _vectorisation_idx = -1;
+            {{scalar_code['update']|autoindent}}
+#pragma GCC ivdep
+            for (int _idx = first; _idx < last; _idx++) {
+                const size_t _vectorisation_idx = _idx;
+                {{vector_code['update']|autoindent}}
+            }
+        }
+        {% endif %}
+        {% if sparse %}
+        int8_t* const reached = {{get_array_name(variables['reached'])}} + image * {{pixels}};
+        {% endif %}
+        int32_t n_fired = 0;
         int8_t fires[vectors::MARKS] = {};
-        for (int place = 0; place < {{pixels}}; place += vectors::MARKS) {
-            const int places = std::min({{pixels}} - place, vectors::MARKS);
+        for (int place = from; place < to; place += vectors::MARKS) {
+            const int places = std::min(to - place, vectors::MARKS);
             uint64_t mask = ~0ull >> (vectors::MARKS - places);
             {% if sparse %}
             if (!driven) mask = vectors::marked(reached + place, places);
             {% endif %}
             for (; mask; mask &= mask - 1) {
-                const int pixel = place + __builtin_ctzll(mask), end = first + (pixel + 1) * {{n // pixels}};
-                for (int begin = first + pixel * {{n // pixels}}; begin < end; begin += vectors::MARKS) {
+                const int pixel = place + __builtin_ctzll(mask), end = image * {{n}} + (pixel + 1) * {{n // pixels}};
+                for (int begin = end - {{n // pixels}}; begin < end; begin += vectors::MARKS) {
                     {% if n // pixels % 64 == 0 %}
                     constexpr int many = vectors::MARKS;
                     {% else %}
@@ -79,33 +80,34 @@
                         }
                     }
                     const uint64_t found = vectors::marked(fires, many);
-                    n_spikes += vectors::list_marked(found, begin, {{spikes}} + n_spikes, many == vectors::MARKS);
+                    n_fired += vectors::list_marked(found, begin, fired + n_fired, many == vectors::MARKS);
                 }
             }
         }
-    }
-    {% if sparse %}
-    std::memset(reached, 0, {{pixels}});
-    {% endif %}
-    if (alike) {
-        const size_t _vectorisation_idx = -1;
-        {{scalar_code['reset_alike']|autoindent}}
-        for (int32_t s = n_before; s < n_spikes; s++) {
-            const size_t _idx = {{spikes}}[s];
-            const size_t _vectorisation_idx = _idx;
-            {{vector_code['reset_alike']|autoindent}}
+        {% if sparse %}
+        std::memset(reached + from, 0, to - from);
+        {% endif %}
+        if (alike) {
+            const size_t _vectorisation_idx = -1;
+            {{scalar_code['reset_alike']|autoindent}}
+            for (int32_t s = 0; s < n_fired; s++) {
+                const size_t _idx = fired[s];
+                const size_t _vectorisation_idx = _idx;
+                {{vector_code['reset_alike']|autoindent}}
+            }
+        } else {
+            const size_t _vectorisation_idx = -1;
+            {{scalar_code['reset']|autoindent}}
+            for (int32_t s = 0; s < n_fired; s++) {
+                const size_t _idx = fired[s];
+                const size_t _vectorisation_idx = _idx;
+                {{vector_code['reset']|autoindent}}
+            }
         }
-    } else {
-        const size_t _vectorisation_idx = -1;
-        {{scalar_code['reset']|autoindent}}
-        for (int32_t s = n_before; s < n_spikes; s++) {
-            const size_t _idx = {{spikes}}[s];
-            const size_t _vectorisation_idx = _idx;
-            {{vector_code['reset']|autoindent}}
-        }
-    }
-    {% if again %}
-    for (int32_t s = n_before; s < n_spikes; s++) reached[({{spikes}}[s] - first) / {{n // pixels}}] = 1;  // it may still be above threshold
-    {% endif %}
-    {{spikes}}[{{batch * n}}] = n_spikes;
+        {% if again %}
+        for (int32_t s = 0; s < n_fired; s++) reached[fired[s] / {{n // pixels}} - image * {{pixels}}] = 1;  // it may still be above threshold
+        {% endif %}
+        return n_fired;
+    });
+    {{spikes}}[{{batch * n}}] = n_before + n_spikes;
 {% endblock %}

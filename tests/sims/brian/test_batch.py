@@ -30,6 +30,23 @@ def test_images_side_by_side_fire_the_spikes_of_the_reference(network, codings, 
 
 
 @pytest.mark.usefixtures("fast_compiler")
+@pytest.mark.parametrize("network", ["garden", "residual-relay"])
+def test_threads_fire_the_spikes_of_the_reference(network):
+    """More of them than some layers have rows, and one image with more than one, or several."""
+    spec, weights = NETWORKS[network](), weights_of(network)
+    reference = ReferenceSimulator(spec, weights)
+    for batch in (1, 2):
+        simulator = StandaloneSimulator(spec, weights, quiet=True, batch=batch, threads=3)
+        for coding in ("poisson", "current"):
+            run_input = varied(spec, 1, coding, n=3)
+            expected = reference.run(run_input)
+            for _ in range(3):
+                assert_same(simulator.run(run_input), expected)
+        measured = RunInput(images(spec, 7), run_input.thresholds, 6, measured=(spec.spiking[0].name,))
+        assert_same(simulator.run(measured), reference.run(measured))
+
+
+@pytest.mark.usefixtures("fast_compiler")
 def test_as_many_images_as_fit_are_side_by_side():
     spec, weights = pair(), exact_weights(pair())
     options = [{}, {"synapses": "explicit"}, {"model": LEAKY}, {"prepare": lambda snn: None}]

@@ -5,6 +5,7 @@ import re
 import pytest
 from networks import exact_weights, sprout
 
+from netspec.errors import UserError
 from sims.brian import runtime
 from sims.brian.runtime import RUNTIMES, choose_runtime, open_simulator
 
@@ -22,3 +23,9 @@ def test_without_a_choice_networks_are_compiled_if_there_is_a_compiler(missing, 
 def test_an_unknown_runtime_is_refused():
     with pytest.raises(ValueError, match=re.escape("runtime 'gpu' is none of ('standalone', 'cython', 'numpy')")):
         open_simulator(sprout(), exact_weights(sprout()), "gpu")
+
+
+@pytest.mark.parametrize("way", [("numpy",), ("cython",), ("standalone", "explicit")])
+def test_threads_where_there_are_none_are_refused(way):
+    with pytest.raises(UserError, match="thread"):
+        open_simulator(sprout(), exact_weights(sprout()), *way, threads=2)
