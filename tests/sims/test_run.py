@@ -51,8 +51,8 @@ def reference(monkeypatch):
     """The torch reference in the place of every simulator; gives the arguments with which one was asked for."""
     asked = []
 
-    def open_simulator(spec, weights, runtime, synapses, reset, quiet, models):
-        asked.append((runtime, synapses, reset))
+    def open_simulator(spec, weights, runtime, synapses, reset, quiet, models, threads):
+        asked.append((runtime, synapses, reset, threads))
         return ReferenceSimulator(spec, weights, reset)
 
     monkeypatch.setattr("sims.run.open_simulator", open_simulator)
@@ -183,11 +183,11 @@ def test_results_of_an_earlier_run_are_replaced(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        ([], ("standalone", "shared", "zero")),
-        (["--standalone"], ("standalone", "shared", "zero")),
-        (["--runtime", "numpy"], ("numpy", "shared", "zero")),
+        ([], ("standalone", "shared", "zero", 1)),
+        (["--standalone", "--threads", 2], ("standalone", "shared", "zero", 2)),
+        (["--runtime", "numpy"], ("numpy", "shared", "zero", 1)),
         (["--runtime", "standalone", "--synapses", "explicit", "--reset", "subtract"],
-         ("standalone", "explicit", "subtract")),
+         ("standalone", "explicit", "subtract", 1)),
     ],
 )  # fmt: skip
 def test_options_choose_the_simulator(arguments, asked, tiny, tmp_path, reference):
@@ -195,7 +195,7 @@ def test_options_choose_the_simulator(arguments, asked, tiny, tmp_path, referenc
     assert (ended.status, ended.err) == (0, "")
     assert reference == [asked]
     settings = strict_json(tmp_path / "summary.json")["settings"]
-    assert (settings["runtime"], settings["synapses"], settings["reset"]) == asked
+    assert (settings["runtime"], settings["synapses"], settings["reset"]) == asked[:3]
 
 
 def test_a_residual_network_runs_too_and_with_numpy_if_there_is_no_compiler(tmp_path, reference, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_residual_network_runs_too_and_with_numpy_if_there_is_no_compiler(tmp_
     network = ("resnet20-cifar10", tmp_path, "--thresholds", "spike-norm-unit")
     ended = run_vgg(*network, "--images", 2, "--steps", 2, "--raster", "--quiet")
     assert ended.err == "no C++ compiler (g++ is missing): running with numpy, many times slower\n"
-    assert (ended.status, reference) == (0, [("numpy", "shared", "zero")])
+    assert (ended.status, reference) == (0, [("numpy", "shared", "zero", 1)])
     settings = strict_json(tmp_path / "summary.json")["settings"]
     assert settings["network"].startswith("resnet20-cifar10") and settings["runtime"] == "numpy"
     assert settings["conversion"] == {"method": "spike-norm-unit", "percentile": 100.0}
@@ -356,6 +356,8 @@ WRONG = WRONG_RUNS | {
     "--data {0}/wolves": "'wolf' is none of the network's classes",
     "--raster-images 0": "--raster-images must be at least 1, got 0",
     "--raster-images -1": "--raster-images must be at least 1, got -1",
+    "--threads 2 --runtime numpy": "more than one thread needs the runtime standalone, not numpy",
+    "--threads 2 --synapses explicit": "more than one thread needs shared synapses, not stock ones",
 }
 
 
