@@ -220,7 +220,7 @@ def test_smaller_photographs_come_first_and_the_test_ones_are_left_alone_meanwhi
     train(run, tmp_path)
     tested = [row["test_error"] for row in run.log]
     assert tested[:2] == ["", ""]
-    assert run.best < run.log[-1]["validation_error"] or tested[2] != ""
+    assert (tested[2] == "") == (run.best < run.log[-1]["validation_error"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
