@@ -80,8 +80,8 @@ class Recipe:
             )
         if self.time_steps and self.input_steps:
             raise UserError("in time steps the image is a constant current: train without input steps")
-        if self.delay and not self.time_steps:
-            raise UserError("a delay is a part of the time steps, of which there are none")
+        if self.delay and int(self.delay * self.time_steps) == 0:
+            raise UserError(f"a delay is a part of the time steps; {self.delay} of {self.time_steps} are none")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov's momentum must not be 0")
 

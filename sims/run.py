@@ -96,7 +96,7 @@ def main(
         recording = simulator.run(given, bar.update)
     seconds["simulate"] = time.perf_counter() - start
 
-    how = {"runtime": runtime, "synapses": options.synapses, "reset": converted.reset}
+    how = {"runtime": runtime, "threads": options.threads, "synapses": options.synapses, "reset": converted.reset}
     how |= {"model": name_of(options.model or [converted.model], models), "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
     again: dict[str, Any] = {"reset": converted.reset, "runtime": runtime}
@@ -137,7 +137,7 @@ def parse_arguments(
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
     parser.add_argument(
         "--threads", type=number("--threads", least=1), default=1,
-        help="of a compiled network, each with its own rows of pixels: faster where layers are large",
+        help="of a compiled network of IF neurons, each with its own pixels: faster where layers are large",
     )  # fmt: skip
     add_options(parser, data=None, images=None, steps=None, seed=0)
     parser.add_argument(

@@ -90,8 +90,7 @@ def build_binary(
     device = generate(blueprint, folder, additions)
     compiling = time.perf_counter()
     units = join_units(folder, CORES, results=additions is not None or blueprint.profile)
-    flags = [*compiler_flags(), IN_ORDER, *(["-fopenmp"] if blueprint.openmp else [])]
-    compile_units(folder, units, compiler_command(), flags, quiet)
+    compile_units(folder, units, compiler_command(), [*compiler_flags(), IN_ORDER], blueprint.openmp, quiet)
     for leftover in folder.glob("*.o"):
         leftover.unlink()
     return {"build": compiling - start, "compile": time.perf_counter() - compiling}, device

@@ -153,6 +153,7 @@ class NeuronStep(TemplateRunner):
         settings = {"n": len(group) // batch, "batch": batch, "pixels": pixels if sparse else 1, "sparse": sparse}
         settings["update"] = bool(model.update)
         settings["again"] = sparse and reset_text != "v = 0"
+        settings["alone"] = "(" in reset_text  # in one thread: of its functions one may draw random numbers
         TemplateRunner.__init__(
             self, group, "neuron_step", when, f"{group.name}_step", code=code, variables=variables, settings=settings
         )

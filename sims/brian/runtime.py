@@ -60,7 +60,7 @@ def open_simulator(
     threads : int
         Of a standalone one, as for :class:`~sims.brian.standalone.StandaloneSimulator`.
     """
-    if threads > 1 and runtime != "standalone":
+    if threads != 1 and runtime != "standalone":
         raise UserError(f"more than one thread needs the runtime standalone, not {runtime}")
     if runtime == "standalone":
         from sims.brian.standalone import StandaloneSimulator

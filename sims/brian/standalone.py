@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netspec.errors import UserError
+from netspec.errors import UserError, check_range
 from netspec.spec import NetSpec
 from sims.brian.binary import Additions, Blueprint, build_binary, digest, sources
 from sims.brian.cache import cache_entry, scratch_folder
@@ -40,6 +40,7 @@ __all__ = ["StandaloneSimulator"]
 
 PACKED = "weights.bin"
 MOST, NEURONS = 8, 1 << 22  # images side by side, and their neurons
+MOST_THREADS = 1024
 COMPILING = threading.Lock()  # Brian2's device is one for all threads
 
 
@@ -63,8 +64,9 @@ class StandaloneSimulator:
         Images side by side in the network, whose spikes are those of images one by one; by default as many as its size
         allows. One with explicit synapses, with ``prepare``, and with other neurons than IF neurons.
     threads : int
-        Parts of a layer side by side, each some rows of its pixels: one image in large layers, on more than one core.
-        They give the same spikes, and need a compiler with OpenMP.
+        Of a convolution and of IF neurons, each with its own part of the pixels: one image in large layers, on more
+        than one core. Same spikes; needs a compiler with OpenMP. Dense layers, the input, pooling and neurons that
+        are visited in every step have one.
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class StandaloneSimulator:
         batch: int | None = None,
         threads: int = 1,
     ) -> None:
+        check_range("the number of threads", threads, least=1, most=MOST_THREADS)
         if synapses == "explicit" and threads > 1:
             raise UserError("more than one thread needs shared synapses, not stock ones")
         self.spec, self.synapses, self.given_weights = spec, synapses, weights

@@ -43,17 +43,22 @@ def join_units(project: Path, parts: int, results: bool) -> dict[str, str]:
     return {name: "-O0" if name == "scaffold.cpp" else "" for name in files}
 
 
-def compile_units(project: Path, units: dict[str, str], compiler: list[str], flags: list[str], quiet: bool) -> None:
+def compile_units(
+    project: Path, units: dict[str, str], compiler: list[str], flags: list[str], openmp: bool, quiet: bool
+) -> None:
     """Compile the files, all at the same time, with a progress bar, and link them to ``main``.
+
+    The flags are not for linking: with ``-ffast-math`` the program would take the smallest numbers for 0.
 
     Raises
     ------
     UserError
         If the compiler fails; its messages are kept in a file that the error names.
     """
+    threads = ["-fopenmp"] if openmp else []
     link = re.search(r"^LFLAGS = (.*)$", (project / "makefile").read_text(), re.M)
-    commands = [[*compiler, "-c", *flags, *own.split(), "-I.", name] for name, own in units.items()]
-    commands.append([*compiler, *flags, *(f"{Path(name).stem}.o" for name in units), "-o", "main"])
+    commands = [[*compiler, "-c", *flags, *threads, *own.split(), "-I.", name] for name, own in units.items()]
+    commands.append([*compiler, *threads, *(f"{Path(name).stem}.o" for name in units), "-o", "main"])
     commands[-1] += shlex.split(link[1]) if link else []
     with (
         (project / "compiler.log").open("wb") as log,

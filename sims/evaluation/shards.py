@@ -183,10 +183,10 @@ def run_shard(
 
 
 def opened(checkpoint: Checkpoint, runtime: str, reset: str, models: Mapping[str, NeuronModel]) -> Simulator:
-    """A simulator; the one that this thread's last shard ran on, if that was such a one: opening takes time."""
+    """A simulator; a compiled one that this thread's last shard ran on serves again: opening it takes time."""
     key = checkpoint.digest, runtime, reset, repr(sorted(models.items()))
-    if getattr(LAST, "key", None) != key:
-        LAST.key = None
+    if runtime != "standalone" or getattr(LAST, "key", None) != key:  # Brian2's time goes on in the others
+        LAST.simulator = LAST.key = None
         told = checkpoint.spec, checkpoint.weights, runtime, "shared", reset, True
         LAST.simulator, LAST.key = open_simulator(*told, models or IF), key
     return LAST.simulator

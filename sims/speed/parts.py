@@ -1,6 +1,5 @@
 """The parts of the benchmark: whole networks, their layers, growth, and networks of the paper's largest size."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from netspec.architectures.resnet import resnet34
 from netspec.architectures.vgg import vgg16
 from netspec.errors import UserError, check_range
+from netspec.options import CORES
 from netspec.spec import NetSpec
 from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import MOST_STEPS, RunInput
@@ -33,7 +33,7 @@ RATES = f"spikes per neuron and step, or '{CALIBRATED}'"
 
 def thread_counts() -> list[int]:
     """One thread, and one a core."""
-    return sorted({1, os.cpu_count() or 1})
+    return sorted({1, CORES})
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:

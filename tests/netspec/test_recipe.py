@@ -87,10 +87,11 @@ def test_time_steps_show_images_as_a_current():
         Recipe(time_steps=16, input_steps=100)
 
 
-def test_delay_without_time_steps_is_refused():
-    assert Recipe(time_steps=16, delay=0.5).delay == 0.5
-    with pytest.raises(UserError, match="a delay is a part of the time steps, of which there are none"):
-        Recipe(delay=0.5)
+@pytest.mark.parametrize(("steps", "delay"), [(0, 0.5), (4, 0.2)])
+def test_delay_of_no_time_steps_is_refused(steps, delay):
+    assert Recipe(time_steps=16, delay=delay).delay == delay
+    with pytest.raises(UserError, match=f"a delay is a part of the time steps; {delay} of {steps} are none"):
+        Recipe(time_steps=steps, delay=delay)
 
 
 def test_run_goes_on_by_a_recipe_that_differs_in_epochs_to_come_alone():

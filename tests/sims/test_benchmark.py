@@ -37,7 +37,7 @@ def x(seed: int = 0) -> np.ndarray:
 
 
 def mini_spec() -> NetSpec:
-    """Two layers of the names in the table of activities: it is compiled twice, and that takes seconds."""
+    """Two layers of the names in the table of activities: it is compiled three times, and that takes seconds."""
     return net(
         "vgg16-mini",
         {"input": (8, 8, 3), "conv1_1": (4, 4, 8), "output": (1, 1, 10)},

@@ -166,19 +166,20 @@ inline bool add_rows(double* const v, const double* const kernel, const int32_t*
 // Does work(from, to) for all of 0 to n, in bands of neighbours, one a thread.
 template <class Work>
 inline void in_bands(const int n, const int threads, const Work& work) {
-    if (threads == 1) return work(0, n);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int k = 0; k < threads; k++)
-        if (n * k / threads < n * (k + 1) / threads) work(n * k / threads, n * (k + 1) / threads);
+    const int bands = std::min(n, threads);
+    if (bands == 1) return work(0, n);
+#pragma omp parallel for num_threads(bands) schedule(static)
+    for (int k = 0; k < bands; k++) work(n * k / bands, n * (k + 1) / bands);
 }
 
 // The same for work(from, to, list) that writes a list, of at most `each` numbers for one of 0 to n, and returns how many.
 // Every thread writes at its own place of one list, from which the gaps are taken in the end; returns its length.
 template <class Work>
 inline int32_t list_in_bands(const int n, const int each, const int threads, int32_t* const list, const Work& work) {
-    if (threads == 1) return work(0, n, list);
+    const int bands = std::min(n, threads);
+    if (bands == 1) return work(0, n, list);
     std::map<int, int32_t> found;  // how many, by where the band begins
-    for (int k = 0; k < threads; k++) found[n * k / threads] = 0;
+    for (int k = 0; k < bands; k++) found[n * k / bands] = 0;
     in_bands(n, threads, [&](const int from, const int to) { found.at(from) = work(from, to, list + from * each); });
     int32_t* end = list;
     for (const auto& [from, many] : found) end = std::copy_n(list + from * each, many, end);

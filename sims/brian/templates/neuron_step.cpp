@@ -8,7 +8,7 @@
     const bool driven = {{get_array_name(variables['driven'])}}[0];
     const bool alike = {{get_array_name(variables['alike'])}}[0];  // thresholds, of which only one is read then
     const int32_t n_before = image ? {{spikes}}[{{batch * n}}] : 0;  // spikes of the images before this one
-    const int32_t n_spikes = vectors::list_in_bands({{pixels}}, {{n // pixels}}, run_input::get().threads, {{spikes}} + n_before,
+    const int32_t n_spikes = vectors::list_in_bands({{pixels}}, {{n // pixels}}, {{1 if alone else 'run_input::get().threads'}}, {{spikes}} + n_before,
                                                     [&](const int from, const int to, int32_t* const fired) -> int32_t {
         const int first = image * {{n}} + from * {{n // pixels}}, last = image * {{n}} + to * {{n // pixels}};
         if (driven)

@@ -1,5 +1,6 @@
 """Images side by side in a compiled network: each fires the spikes that it fires by itself."""
 
+import numpy as np
 import pytest
 from networks import NETWORKS, assert_same, exact_weights, images, pair, varied, weights_of
 
@@ -44,6 +45,20 @@ def test_threads_fire_the_spikes_of_the_reference(network):
                 assert_same(simulator.run(run_input), expected)
         measured = RunInput(images(spec, 7), run_input.thresholds, 6, measured=(spec.spiking[0].name,))
         assert_same(simulator.run(measured), reference.run(measured))
+
+
+@pytest.mark.parametrize("network", ["wide", "orchard"])
+def test_threads_add_weights_in_the_same_order_as_one(network):
+    """Weights whose sums are rounded, with vector instructions."""
+    spec, random = NETWORKS[network](), np.random.default_rng(0)
+    weights = {name: random.normal(size=w.shape).astype(np.float32) for name, w in weights_of(network).items()}
+    one, three = (StandaloneSimulator(spec, weights, quiet=True, threads=threads) for threads in (1, 3))
+    programs = [(simulator.folder / "main").read_bytes() for simulator in (one, three)]
+    assert [b"GOMP_parallel" in program for program in programs] == [False, True]
+    assert not any(b"set_fast_math" in program for program in programs)  # small potentials are not taken for 0
+    for seed, coding in enumerate(("poisson", "current") if network == "wide" else ("events",)):
+        run_input = varied(spec, seed, coding, n=3)
+        assert_same(three.run(run_input), one.run(run_input))
 
 
 @pytest.mark.usefixtures("fast_compiler")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pytest
 from dask.distributed import Client, LocalCluster
 from evaluations import IN_PROCESS
 
@@ -77,6 +78,7 @@ def test_shard_that_does_not_fit_is_simulated_in_parts(tiny, monkeypatch):
         runs.clear()
 
 
+@pytest.mark.usefixtures("fast_compiler")
 def test_simulator_serves_the_next_shard_if_all_about_it_is_the_same(tiny, monkeypatch):
     checkpoint, images, opened = load_checkpoint(tiny), samples().images[:2], []
     conversion = Conversion.of(load_thresholds(find_thresholds(tiny, "spike-norm"), checkpoint))
@@ -84,15 +86,16 @@ def test_simulator_serves_the_next_shard_if_all_about_it_is_the_same(tiny, monke
     monkeypatch.setattr(module, "open_simulator", lambda *told: opened.append(told) or open_simulator(*told))
     monkeypatch.setattr(module, "LAST", threading.local())
 
-    def spikes(reset="zero", leak=None, network=checkpoint):
+    def spikes(leak=None, network=checkpoint, **told):
         models = {"conv1_1": replace(LEAKY, parameters={"leak": leak})} if leak else None
-        told = replace(conversion, reset=reset)
-        return tuple(run_shard(network, told, shard, images, "numpy", models)["spikes_conv1_1"])
+        table = run_shard(network, replace(conversion, **told), shard, images, models=models)
+        return tuple(table["spikes_conv1_1"])
 
     larger = replace(checkpoint, weights={name: 2 * w for name, w in checkpoint.weights.items()})
-    ways = [{}, {"reset": "subtract"}, {"leak": 0.9}, {"leak": 0.5}, {"network": larger}]
+    ways = [{"coding": "current"}, {}, {"reset": "subtract"}, {"leak": 0.9}, {"leak": 0.5}, {"network": larger}]
     found = {spikes(**way): way for way in ways for _ in range(2)}
-    assert list(found.values()) == ways and len(opened) == len(ways)
+    assert list(found.values()) == ways and len(opened) == len(ways) - 1  # the first two are numbers of a run
+    assert list(found).index(spikes()) == 1
 
 
 def test_memory_is_a_quarter_of_the_machines_or_workers():
