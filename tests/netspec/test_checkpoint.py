@@ -112,10 +112,10 @@ SHIPPED = {
     "resnet20-cifar10": "a4e16b702a93f888685aaad9ae9553836ca128b3e6cfab92ff47ecea653d80b1",
     "resnet20-cifar10-basic": "c663bba6add75d9ca16306e615b26cbcd6c8837d6775eb526aa5c58d129ffb53",
     "resnet20-cifar10-constraint1": "004c5504c5711599a3124ca59215bd747a8b11e23a9c5595f7f8387855554e0a",
-    "resnet34-imagenette": "edc7ef6a4d964dd7d8814d4b1cfdcd29a7dccfcddb31ec7d51ff6cb8b8bc102e",
-    "resnet34-imagenette-half": "6a3eba7ff7d35c9a0756e53d712bef327c4e729ec0f6bba06e9ca455f7aeea05",
+    "resnet20-cifar10-steps16": "c8b57967aa0d48327d461206504d140ed4371f7b0c3e5201b0d076e0d2e59eda",
+    "resnet34-imagenette": "6a3eba7ff7d35c9a0756e53d712bef327c4e729ec0f6bba06e9ca455f7aeea05",
     "vgg16-cifar10": "4c952770eb55078152f7bcf99198905fc8f0874d329c6a6548229c7f0798d903",
-    "vgg16-imagenette": "87a7dda84022a17b2ac641b680faffeb2a143869cb67e23d3762d7210fc82592",
+    "vgg16-imagenette": "096ac4e626789a7899be489cae406d900e75304bcb83f71172ce43fa694b33e0",
 }
 
 
