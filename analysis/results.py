@@ -31,7 +31,7 @@ VARIANTS = {
     "decay3": "weight decay 0.0003",
     "steps16": "trained in 16 steps",
 }
-FOR_SPIKES = {"steps16"}  # variants
+FOR_SPIKES = {"steps16"}  # variants whose ANN was not what training was for
 METHODS = {"spike-norm": "SPIKE-NORM", "ann-norm": "ANN-model"}
 THRESHOLDS = ["method", "unit", "percentile", "thresholds"]  # columns that tell thresholds apart
 

@@ -90,7 +90,7 @@ class ANN(nn.Module):
         those of ReLUs clipped at a learned bound (tandem learning, Wu et al. 2021). The image is a constant current,
         potentials begin at half the threshold, which is the bound; each spike takes one away.
     delay : float
-        Part of the time steps before those that rates are of, as of a conversion with a delayed read-out.
+        Part of the time steps that passes before rates are read, as of a conversion with a delayed read-out.
     """
 
     def __init__(
@@ -306,9 +306,8 @@ def fire(arriving: Iterable[Tensor], threshold: Tensor, initial: Tensor) -> list
 def in_steps(arriving: Tensor, threshold: Tensor, steps: int, unread: int = 0) -> tuple[Tensor, Tensor]:
     """Spikes, each worth the threshold, and their mean over the steps but the first ``unread``.
 
-    Potentials begin at half the threshold.
-
-    ``arriving`` has the steps one after the other in its first dimension, as the spikes have.
+    Potentials begin at half the threshold. ``arriving`` has the steps one after the other in its first dimension, as
+    the spikes have.
     """
     worth = threshold.to(arriving.dtype)  # as precise as spikes are, so that each takes away what it brings elsewhere
     exact = worth.float()

@@ -18,6 +18,8 @@ def test_names_for_people():
     assert results.describe("vgg16-cifar10") == "VGG-16, CIFAR-10"
     assert results.describe("resnet20-cifar10-basic") == "ResNet-20, CIFAR-10, no junction ReLUs"
     assert results.describe("resnet34-imagenette") == "ResNet-34, Imagenette"
+    widths = [results.with_width("vgg16-imagenette", f"vgg16-imagenet-x{w}") for w in ("1", "0.25", "0.25-hidden512")]
+    assert widths == ["VGG-16, Imagenette", *["VGG-16, Imagenette (x0.25 channels)"] * 2]
     row = pd.Series({"method": "spike-norm", "unit": False, "percentile": 100.0, "thresholds": "abcd1234"})
     assert results.thresholds_of(row) == "SPIKE-NORM"
     other = {"method": "ann-norm", "unit": True, "percentile": 99.9}
@@ -36,6 +38,14 @@ def test_rows_are_chosen_by_their_thresholds(tables):
         results.choose(errors, "vgg16-cifar10", "spike-norm-unit")
     with pytest.raises(results.MissingTableError, match="no results of vgg19 with spike-norm 100"):
         results.choose(errors, "vgg19", "spike-norm")
+
+
+def test_networks_trained_for_spikes_are_not_compared_with_their_anns(tables):
+    both = [results.load(kind, tables) for kind in results.KINDS]
+    for loaded in both:
+        whole = loaded["resnet20-cifar10"].assign(images=results.TEST_IMAGES, data="CIFAR-10 test 0a", coding="poisson")
+        loaded |= {"resnet20-cifar10": whole, "resnet20-cifar10-steps16": whole}
+    assert set(results.headline(*both)["network"]) == {"ResNet-20"}
 
 
 def test_thresholds_that_differ_by_a_digest_alone_are_refused(tables):

@@ -181,9 +181,12 @@ inline int32_t list_in_bands(const int n, const int each, const int threads, int
     std::map<int, int32_t> found;  // how many, by where the band begins
     for (int k = 0; k < bands; k++) found[n * k / bands] = 0;
     in_bands(n, threads, [&](const int from, const int to) { found.at(from) = work(from, to, list + from * each); });
-    int32_t* end = list;
-    for (const auto& [from, many] : found) end = std::copy_n(list + from * each, many, end);
-    return end - list;
+    int32_t length = 0;
+    for (const auto& band : found) {
+        std::memmove(list + length, list + band.first * each, band.second * sizeof(int32_t));
+        length += band.second;
+    }
+    return length;
 }
 
 // Room for n numbers, and AHEAD after them that may be read and written; it holds memory only where it was used. Those

@@ -60,25 +60,18 @@
                     {% else %}
                     const int many = std::min(end - begin, vectors::MARKS);
                     {% endif %}
-                    if (alike) {
+                    {% for thresholds, own in (('alike', '_alike'), ('!alike', '')) %}
+                    if ({{thresholds}}) {
                         const size_t _vectorisation_idx = -1;
-                        {{scalar_code['condition_alike']|autoindent}}
+                        {{scalar_code['condition' ~ own]|autoindent}}
                         for (int k = 0; k < many; k++) {
                             const size_t _idx = begin + k;
                             const size_t _vectorisation_idx = _idx;
-                            {{vector_code['condition_alike']|autoindent}}
-                            fires[k] = _cond;
-                        }
-                    } else {
-                        const size_t _vectorisation_idx = -1;
-                        {{scalar_code['condition']|autoindent}}
-                        for (int k = 0; k < many; k++) {
-                            const size_t _idx = begin + k;
-                            const size_t _vectorisation_idx = _idx;
-                            {{vector_code['condition']|autoindent}}
+                            {{vector_code['condition' ~ own]|autoindent}}
                             fires[k] = _cond;
                         }
                     }
+                    {% endfor %}
                     const uint64_t found = vectors::marked(fires, many);
                     n_fired += vectors::list_marked(found, begin, fired + n_fired, many == vectors::MARKS);
                 }
@@ -87,23 +80,17 @@
         {% if sparse %}
         std::memset(reached + from, 0, to - from);
         {% endif %}
-        if (alike) {
+        {% for thresholds, own in (('alike', '_alike'), ('!alike', '')) %}
+        if ({{thresholds}}) {
             const size_t _vectorisation_idx = -1;
-            {{scalar_code['reset_alike']|autoindent}}
+            {{scalar_code['reset' ~ own]|autoindent}}
             for (int32_t s = 0; s < n_fired; s++) {
                 const size_t _idx = fired[s];
                 const size_t _vectorisation_idx = _idx;
-                {{vector_code['reset_alike']|autoindent}}
-            }
-        } else {
-            const size_t _vectorisation_idx = -1;
-            {{scalar_code['reset']|autoindent}}
-            for (int32_t s = 0; s < n_fired; s++) {
-                const size_t _idx = fired[s];
-                const size_t _vectorisation_idx = _idx;
-                {{vector_code['reset']|autoindent}}
+                {{vector_code['reset' ~ own]|autoindent}}
             }
         }
+        {% endfor %}
         {% if again %}
         for (int32_t s = 0; s < n_fired; s++) reached[fired[s] / {{n // pixels}} - image * {{pixels}}] = 1;  // it may still be above threshold
         {% endif %}
