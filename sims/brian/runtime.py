@@ -1,4 +1,4 @@
-"""Running a network: in this process (numpy, Cython) or as a compiled, cached C++ binary."""
+"""Running a network: by Brian2 in this process or as a compiled, cached C++ binary, or by torch."""
 
 import argparse
 import sys
@@ -12,16 +12,18 @@ from sims.brian.binary import compiler_missing
 from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.run_input import Simulator
 
-__all__ = ["RUNTIMES", "add_runtime_option", "choose_runtime", "open_simulator"]
+__all__ = ["DENSE", "RUNTIMES", "add_runtime_option", "choose_runtime", "open_simulator"]
 
-RUNTIMES = ("standalone", "cython", "numpy")
+RUNTIMES = ("standalone", "cython", "numpy")  # of Brian2
+DENSE = "torch"  # without it
 
 
 def add_runtime_option(parser: argparse.ArgumentParser) -> None:
     """``--runtime``, the same for all commands that run networks."""
     parser.add_argument(
-        "--runtime", choices=RUNTIMES,
-        help="a C++ binary, compiled once, or in this process; without it standalone, or numpy if there is no compiler",
+        "--runtime", choices=(*RUNTIMES, DENSE),
+        help="by Brian2, as a C++ binary, compiled once, or in this process; or densely by torch, on a GPU if there is "
+        "one; without it standalone, or numpy if there is no compiler",
     )  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def open_simulator(
     ----------
     spec : NetSpec
     weights : mapping of str to numpy.ndarray
-    runtime : {'standalone', 'cython', 'numpy'}
+    runtime : {'standalone', 'cython', 'numpy', 'torch'}
     synapses : {'shared', 'explicit'}
     reset : {'zero', 'subtract'}
     quiet : bool
@@ -66,6 +68,14 @@ def open_simulator(
         from sims.brian.standalone import StandaloneSimulator
 
         return StandaloneSimulator(spec, weights, synapses, reset, quiet, model=model, threads=threads)
+    if runtime == DENSE:
+        import torch  # here, since it takes seconds
+
+        from sims.simulation.reference import ReferenceSimulator
+
+        if synapses != "shared":
+            raise UserError(f"the runtime {DENSE} has no {synapses} synapses")
+        return ReferenceSimulator(spec, weights, reset, "cuda" if torch.cuda.is_available() else "cpu", model)
     if runtime in RUNTIMES:
         from sims.brian.inprocess import InProcessSimulator  # here, since it imports Brian2, which takes seconds
 

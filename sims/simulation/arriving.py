@@ -12,7 +12,7 @@ from netspec.spec import NetSpec, Projection, both
 from sims.simulation.geometry import Geometry, as_convolution
 from sims.simulation.run_input import RunInput
 
-__all__ = ["arriving", "constant_input", "kernel", "neurons"]
+__all__ = ["arriving", "constant_input", "flat", "kernel", "neurons"]
 
 
 def kernel(spec: NetSpec, projection: Projection, weights: Mapping[str, np.ndarray]) -> Tensor:
@@ -37,9 +37,14 @@ def arriving(spec: NetSpec, projection: Projection, weight: Tensor, values: Tens
     return F.conv2d(values, weight, None, both(projection.stride), padding, groups=groups)
 
 
-def neurons(values: Tensor) -> np.ndarray:
+def flat(values: Tensor) -> Tensor:
     """(n, channels, height, width) to (n, neurons), in the order of the neuron index."""
-    return values.permute(0, 2, 3, 1).flatten(1).cpu().numpy()
+    return values.permute(0, 2, 3, 1).flatten(1)
+
+
+def neurons(values: Tensor) -> np.ndarray:
+    """As of :func:`flat`, for NumPy."""
+    return flat(values).cpu().numpy()
 
 
 @torch.no_grad()

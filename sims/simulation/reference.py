@@ -1,7 +1,12 @@
-"""The same network, simulated densely by torch, step by step: what Brian2 is compared with, spike for spike."""
+"""The same network, simulated densely by torch, step by step: what Brian2 is compared with, spike for spike.
+
+On a GPU it is fast enough for whole test sets.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +14,12 @@ from torch import Tensor
 
 from netspec.ann import largest
 from netspec.errors import UserError
-from netspec.spec import NetSpec
-from sims.simulation.arriving import arriving, constant_input, kernel, neurons
+from netspec.spec import NetSpec, Projection
+from sims.simulation.arriving import arriving, constant_input, flat, kernel, neurons
 from sims.simulation.neuron_models import IF, MODELS, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
-from sims.simulation.stimulus import presentation_keys, spike_probability_draws
+from sims.simulation.stimulus import GOLDEN, MIXERS, presentation_keys
 from sims.simulation.wiring import INPUT_GROUPS, counted_groups, group_shape
 
 __all__ = ["ReferenceSimulator"]
@@ -60,6 +65,37 @@ UPDATES: dict[str, Callable[..., None]] = {  # by the model's name
 ON_SPIKE: dict[str, Callable[..., None]] = {"refractory": rest, "lif": restarted, "cuba-lif": restarted}
 
 
+def integrate(v: Tensor, arriving: Tensor, threshold: Tensor, count: Tensor, reset: str) -> tuple[Tensor, ...]:
+    """A step of IF neurons: their potential after it, their spikes, and how many there were so far."""
+    v = v + arriving
+    fired = v >= threshold
+    left = torch.zeros_like(v) if reset == "zero" else v - threshold
+    spikes = fired.float()
+    return torch.where(fired, left, v), spikes, count + spikes
+
+
+def draws(keys: Tensor, counter: Tensor) -> Tensor:
+    """Random numbers of input neurons, as by spike_probability_draws: int64 stand for the bits of its uint64."""
+
+    def shifted(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+    z = keys + counter * signed(int(GOLDEN))
+    for bits, factor in MIXERS:
+        z = (z ^ shifted(z, bits)) * signed(factor)
+    return shifted(z ^ shifted(z, 31), 40).float() * 2.0**-24
+
+
+def signed(bits: int) -> int:
+    """The int64 of the same 64 bits as an unsigned number."""
+    return bits - 2**64 if bits >= 2**63 else bits
+
+
+def survives_tf32(weight: Tensor) -> bool:
+    """Whether weights have at most the 11 significant bits that tensor cores multiply."""
+    return not (weight.view(torch.int32) & 0x1FFF).any()
+
+
 class ReferenceSimulator:
     """Clock-driven and dense; all presentations side by side. The arguments are those of a SpikingNetwork."""
 
@@ -77,15 +113,24 @@ class ReferenceSimulator:
             known = MODELS.get(chosen.name)
             if known is None or replace(chosen, parameters=known.parameters) != known:
                 raise UserError(f"the reference knows the neuron models {', '.join(MODELS)}, not {chosen.name}")
-        self.weights = {
-            p.name: kernel(spec, p, weights).to(self.device) for p in spec.projections if p.kind != "window"
-        }
+        kernels = {p.name: kernel(spec, p, weights) for p in spec.projections if p.kind != "window"}
+        self.short = {name for name, weight in kernels.items() if survives_tf32(weight)}
+        on_gpu = self.device.type == "cuda"
+        self.order = torch.channels_last if on_gpu else torch.contiguous_format
+        self.weights = {name: weight.to(self.device, memory_format=self.order) for name, weight in kernels.items()}
+        compiled: Callable[[Any], Any] = partial(torch.compile, dynamic=True) if on_gpu else lambda function: function
+        self.integrate, self.draws = compiled(integrate), compiled(draws)
 
     @torch.no_grad()
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images and give back what was recorded; every number as from the Brian2 simulators."""
-        spec, given = self.spec, run_input.checked(self.spec)
-        keys = presentation_keys(given.seed, given.numbers)
+        given = run_input.checked(self.spec)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            return self._run(given, progress)
+
+    def _run(self, given: RunInput, progress: Progress | None) -> Recording:
+        spec = self.spec
+        show = self._input(given)
         constant = {
             name: torch.from_numpy(values).view(-1, *spec[name].shape).permute(0, 3, 1, 2).to(self.device)
             for name, values in constant_input(spec, self.given_weights, given).items()
@@ -98,69 +143,95 @@ class ReferenceSimulator:
             states[population.name] = {"v": v}
         thresholds = {name: self._numbers(value, spec[name].shape) for name, value in given.thresholds.items()}
         worth = {name: self._numbers(value, spec[name].shape) for name, value in given.spike_values.items()}
+        graded = {p.name for p in spec.projections if p.pre in worth or spec[p.pre].kind == "relay"}
         counts = {name: self._zeros(len(given.x), group_shape(spec, name)) for name in counted_groups(spec)}
         peaks = {name: self._zeros(1, spec[name].shape)[0] for name in given.measured}
-        output_v: list[np.ndarray] = []
-        fired: dict[str, list[np.ndarray]] = {name: [] for name in (spec.output.name, *given.rasters)}
+        output, output_v = [], []
+        fired: dict[str, list[np.ndarray]] = {name: [] for name in given.rasters if name != spec.output.name}
         for step in range(given.steps):
-            groups = {name: _shown(given, name, keys, step).to(self.device) for name in INPUT_GROUPS}
-            signed = torch.stack([sign * groups[name] for name, sign in INPUT_GROUPS.items()])
-            spikes = {spec.input.name: signed.sum(0)}
+            groups = show(step)
+            for name, values in groups.items():
+                counts[name] += values
+            spikes = {spec.input.name: reduce(torch.add, (sign * groups[name] for name, sign in INPUT_GROUPS.items()))}
             for population in spec.populations[1:]:
                 name = population.name
                 if population.kind == "max":
-                    groups[name] = self._rises(name, counts, groups)
+                    (projection,) = spec.incoming(name)  # counts have this step's spikes
+                    groups[name] = largest(projection, counts[projection.pre]) - counts[name]
+                    counts[name] += groups[name]
                     spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
                     continue
-                parts = [arriving(spec, p, self.weights[p.name], spikes[p.pre]) for p in spec.incoming(name)]
+                parts = [self._arriving(p, spikes[p.pre], p.name not in graded) for p in spec.incoming(name)]
                 if name in constant:
-                    parts.append(constant[name].expand_as(parts[0]))
-                total = torch.stack(parts).sum(0)
+                    parts.append(constant[name])
+                total = reduce(torch.add, parts)
                 if population.kind == "relay":
                     spikes[name] = total
-                    continue
-                if name in peaks:
+                elif name in peaks:
                     peaks[name] = torch.maximum(peaks[name], total.amax(0))
                     spikes[name] = groups[name] = torch.zeros_like(total)
-                    continue
-                groups[name] = self._step(name, states[name], total, thresholds[name])
-                spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
-            for name, values in groups.items():
-                counts[name] += values
-            output_v.append(neurons(states[spec.output.name]["v"]).copy())  # the tensor changes in place
+                else:
+                    groups[name], counts[name] = self._step(name, states[name], total, thresholds[name], counts[name])
+                    spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
+            output.append(flat(groups[spec.output.name]).bool())
+            output_v.append(flat(states[spec.output.name]["v"]).clone())  # some models change it in place
             for name, events in fired.items():
-                shown_to = slice(None) if name == spec.output.name else slice(given.raster_presentations)
-                presentation, neuron = np.nonzero(neurons(groups[name])[shown_to])
+                presentation, neuron = np.nonzero(neurons(groups[name])[: given.raster_presentations])
                 events.append(np.stack([presentation * given.steps + step, neuron], axis=1))
             if progress:
                 progress(len(given.x))
+        presentation, step_, neuron = np.nonzero(torch.stack(output, dim=1).cpu().numpy())
+        rasters = {spec.output.name: np.stack([presentation * given.steps + step_, neuron], axis=1)}
+        rasters |= {name: np.concatenate(events) for name, events in fired.items()}
         return Recording(
             spec,
             given.steps,
             np.concatenate([neurons(counts[name]) for name in counts], axis=1).astype(np.uint16),
-            np.stack(output_v, axis=1),
-            {name: _in_order(np.concatenate(events)) for name, events in fired.items()},
+            torch.stack(output_v, dim=1).cpu().numpy(),
+            {name: _in_order(events) for name, events in rasters.items()},
             {name: neurons(peak[None])[0] for name, peak in peaks.items()},
             given.describe(),
         )
 
-    def _rises(self, name: str, counts: State, groups: State) -> Tensor:
-        """Spikes of max pooling: where the largest count of the window, this step's spikes included, is a new one."""
-        (projection,) = self.spec.incoming(name)
-        return largest(projection, counts[projection.pre] + groups[projection.pre]) - counts[name]
+    def _input(self, given: RunInput) -> Callable[[int], State]:
+        """What tells the spikes of the groups of the input in a step, 0 or 1, as (presentations, channels, ...)."""
+        height, width, channels = given.x.shape[1:]
 
-    def _step(self, name: str, state: State, arriving: Tensor, threshold: Tensor) -> Tensor:
-        """A neuron's step, as in :mod:`sims.simulation.neuron_models`; returns its spikes."""
+        def images(values: np.ndarray) -> Tensor:
+            shaped = torch.from_numpy(values).view(-1, height, width, channels)
+            return shaped.permute(0, 3, 1, 2).to(self.device)
+
+        def probability(group: str, step: int) -> Tensor:
+            return images(np.stack([given.probability(group, number, step) for number in range(len(given.x))]))
+
+        if given.coding != "poisson":  # certain
+            return lambda step: {name: probability(name, step) for name in INPUT_GROUPS}
+        probabilities = {name: probability(name, 0) for name in INPUT_GROUPS}
+        keys = torch.from_numpy(presentation_keys(given.seed, given.numbers).view(np.int64)).view(-1, 1, 1, 1)
+        keys, each = keys.to(self.device), images(np.arange(1, 1 + given.x[0].size))
+
+        def shown(step: int) -> State:
+            numbers = self.draws(keys, each + step * given.x[0].size)
+            return {name: (numbers < probability).float() for name, probability in probabilities.items()}
+
+        return shown
+
+    def _arriving(self, projection: Projection, values: Tensor, whole: bool) -> Tensor:
+        """As of :func:`arriving`; tensor cores multiply what they do not round: whole numbers by short weights."""
+        torch.backends.cudnn.allow_tf32 = whole and projection.name in self.short
+        return arriving(self.spec, projection, self.weights[projection.name], values)
+
+    def _step(self, name: str, state: State, total: Tensor, threshold: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """A step of neurons, as in :mod:`sims.simulation.neuron_models`; their spikes, and how many there were."""
         model = self.models[name]
-        state["v"] += arriving
         if model.name in UPDATES:
+            state["v"] += total
             UPDATES[model.name](state, model.parameters)
-        spikes = state["v"] >= threshold
-        left = torch.zeros_like(state["v"]) if self.reset == "zero" else state["v"] - threshold
-        state["v"] = torch.where(spikes, left, state["v"])
+            total = torch.zeros_like(total)
+        state["v"], spikes, count = self.integrate(state["v"], total, threshold, count, self.reset)
         if model.name in ON_SPIKE:
-            ON_SPIKE[model.name](state, model.parameters, spikes)
-        return spikes.float()
+            ON_SPIKE[model.name](state, model.parameters, spikes > 0)
+        return spikes, count
 
     def _numbers(self, values: float | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
         """One number, or one of each neuron in the order of the index, as (1, channels, height, width)."""
@@ -169,16 +240,7 @@ class ReferenceSimulator:
 
     def _zeros(self, n: int, shape: tuple[int, int, int]) -> Tensor:
         height, width, channels = shape
-        return torch.zeros(n, channels, height, width, device=self.device)
-
-
-def _shown(given: RunInput, group: str, keys: np.ndarray, step: int) -> Tensor:
-    """Spikes of a group of the input in one step, 0 or 1, (presentations, channels, height, width)."""
-    fired = []
-    for presentation, key in enumerate(keys):
-        probability = given.probability(group, presentation, step).reshape(given.x.shape[1:])
-        fired.append(spike_probability_draws(int(key), step, probability.size).reshape(probability.shape) < probability)
-    return torch.from_numpy(np.stack(fired).transpose(0, 3, 1, 2).astype(np.float32))
+        return torch.zeros(n, channels, height, width, device=self.device).to(memory_format=self.order)
 
 
 def _in_order(events: np.ndarray) -> np.ndarray:

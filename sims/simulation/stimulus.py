@@ -10,13 +10,14 @@ import numpy as np
 __all__ = ["input_spikes", "presentation_keys", "spike_probability_draws", "splitmix64"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # of SplitMix64: bits of a shift, and a factor
 
 
 def splitmix64(z: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) on uint64 numbers."""
     with np.errstate(over="ignore"):
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        for bits, factor in MIXERS:
+            z = (z ^ (z >> np.uint64(bits))) * np.uint64(factor)
     return z ^ (z >> np.uint64(31))
 
 
