@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod, sqrt
@@ -91,6 +91,9 @@ class ANN(nn.Module):
         potentials begin at half the threshold, which is the bound; each spike takes one away.
     delay : float
         Part of the time steps that passes before rates are read, as of a conversion with a delayed read-out.
+    surrogate : bool
+        Gradients go through the time steps themselves, with a triangle in place of the derivative of a spike (Neftci
+        et al. 2019, arXiv:1901.09948), in place of tandem learning.
     """
 
     def __init__(
@@ -102,9 +105,10 @@ class ANN(nn.Module):
         levels: int = 0,
         time_steps: int = 0,
         delay: float = 0.0,
+        surrogate: bool = False,
     ) -> None:
         super().__init__()
-        self.spec, self.levels, self.time_steps = spec, levels, time_steps
+        self.spec, self.levels, self.time_steps, self.surrogate = spec, levels, time_steps, surrogate
         self.unread = int(delay * time_steps)
         if time_steps and (levels or rms_scale or any(p.kind == "max" for p in spec.populations)):
             raise UserError("time steps are simulated with learned thresholds, without levels, RMS scales, max pooling")
@@ -155,13 +159,13 @@ class ANN(nn.Module):
             if fires:
                 total = F.dropout(self._rectified(population, total), population.dropout, self.training)
             if steps and population.name != self.spec.output.name:
-                with torch.no_grad():
+                with torch.set_grad_enabled(self.surrogate and torch.is_grad_enabled()):
                     steps[population.name] = self._arriving(population, steps)
                     if fires:
                         told = steps[population.name], self._bound(population), self.time_steps, self.unread
                         steps[population.name], rate = self.in_steps(*told)
-                if fires:
-                    total = rate + (total - total.detach())  # the gradient passes as if it were the clipped ReLU
+                if fires:  # in tandem the gradient passes as if it were the clipped ReLU
+                    total = rate if self.surrogate else rate + (total - total.detach())
             values[population.name] = total
         return values
 
@@ -293,14 +297,27 @@ class ANN(nn.Module):
             self.biases[name] = nn.Parameter(torch.from_numpy(of_neurons.transpose(2, 0, 1).copy()))
 
 
-def fire(arriving: Iterable[Tensor], threshold: Tensor, initial: Tensor) -> list[Tensor]:
-    """Spikes, bool, in each step of IF neurons that are reset by subtraction."""
+def fire(
+    arriving: Iterable[Tensor],
+    threshold: Tensor,
+    initial: Tensor,
+    spike: Callable[[Tensor, Tensor], Tensor] = torch.ge,
+) -> list[Tensor]:
+    """Spikes, bool or as ``spike`` makes them of potential and threshold, in each step of IF neurons reset by
+    subtraction."""
     v, fired = initial, []
     for now in arriving:
         v = v + now
-        fired.append(v >= threshold)
+        fired.append(spike(v, threshold))
         v = v - threshold * fired[-1]
     return fired
+
+
+def smooth_spike(v: Tensor, threshold: Tensor) -> Tensor:
+    """Spikes, 0 or 1, whose derivative is a triangle about the threshold, as wide as it is high."""
+    distance = (v / threshold - 1).clamp(-1, 1)
+    smooth = distance - 0.5 * distance * distance.abs()
+    return (v >= threshold).float() + (smooth - smooth.detach())
 
 
 def in_steps(arriving: Tensor, threshold: Tensor, steps: int, unread: int = 0) -> tuple[Tensor, Tensor]:
@@ -311,7 +328,8 @@ def in_steps(arriving: Tensor, threshold: Tensor, steps: int, unread: int = 0) -
     """
     worth = threshold.to(arriving.dtype)  # as precise as spikes are, so that each takes away what it brings elsewhere
     exact = worth.float()
-    fired = fire((now.float() for now in arriving.unflatten(0, (steps, -1))), exact, exact / 2)
+    spike = smooth_spike if torch.is_grad_enabled() else torch.ge
+    fired = fire((now.float() for now in arriving.unflatten(0, (steps, -1))), exact, exact / 2, spike)
     count = sum(spike.float() for spike in fired[unread:])
     return torch.cat([spike * worth for spike in fired]), (count * (exact / (steps - unread))).to(arriving.dtype)
 

@@ -51,6 +51,7 @@ class Recipe:
     delay: float = setting(
         0.0, "of time steps: the part after which rates are read, as of calibrate.py", "delay", least=0, most=0.99
     )
+    surrogate: bool = setting(False, "of time steps: gradients through them, in place of those of clipped ReLUs")
     smoothing: float = setting(0.0, "of labels: this share is given to all classes", "label smoothing", least=0, most=1)
     crop: float = setting(0.25, "of photographs: least share of the area in a random crop", above=0, most=1)
     sizes: tuple[int, ...] = setting((), "of photographs: train on smaller ones of these sides first")
@@ -80,6 +81,8 @@ class Recipe:
             )
         if self.time_steps and self.input_steps:
             raise UserError("in time steps the image is a constant current: train without input steps")
+        if self.surrogate and not self.time_steps:
+            raise UserError("surrogate gradients go through time steps; give their number")
         if self.delay and int(self.delay * self.time_steps) == 0:
             raise UserError(f"a delay is a part of the time steps; {self.delay} of {self.time_steps} are none")
         if self.nesterov and not self.momentum:

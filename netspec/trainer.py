@@ -73,7 +73,7 @@ class Trainer:
             spec = replace(spec, populations=tuple(replace(p, dropout=0.0) for p in spec.populations))
         torch.manual_seed(recipe.seed)
         self.spec, self.recipe, self.device = spec, recipe, torch.device(device)
-        few = recipe.levels, recipe.time_steps, recipe.delay
+        few = recipe.levels, recipe.time_steps, recipe.delay, recipe.surrogate
         self.ann = ANN(spec, recipe.rms_scale, recipe.init, recipe.centred, *few)
         if start:
             self.ann.load_weights(start.weights)

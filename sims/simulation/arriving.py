@@ -26,6 +26,8 @@ def arriving(spec: NetSpec, projection: Projection, weight: Tensor, values: Tens
 
     ``weight`` is as of :func:`kernel`: dilation and choice of channels are in it.
     """
+    if projection.kind == "identity" and spec[projection.pre].shape == spec[projection.post].shape:
+        return values
     if projection.pool > 1:
         values = F.avg_pool2d(values, projection.pool, divisor_override=1)
     groups = 1 if projection.channels else projection.groups

@@ -3,7 +3,7 @@
 On a GPU it is fast enough for whole test sets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
@@ -25,6 +25,10 @@ from sims.simulation.wiring import INPUT_GROUPS, counted_groups, group_shape
 __all__ = ["ReferenceSimulator"]
 
 State = dict[str, Tensor]
+STRIDE, *_FACTORS = (
+    factor - 2**64 if factor >= 2**63 else factor for factor in (int(GOLDEN), *(factor for _, factor in MIXERS))
+)  # the int64 of the same bits
+FACTORS = [(bits, factor) for (bits, _), factor in zip(MIXERS, _FACTORS, strict=True)]
 
 
 def leaky(state: State, parameters: Mapping[str, float]) -> None:
@@ -65,9 +69,11 @@ UPDATES: dict[str, Callable[..., None]] = {  # by the model's name
 ON_SPIKE: dict[str, Callable[..., None]] = {"refractory": rest, "lif": restarted, "cuba-lif": restarted}
 
 
-def integrate(v: Tensor, arriving: Tensor, threshold: Tensor, count: Tensor, reset: str) -> tuple[Tensor, ...]:
+def integrate(
+    v: Tensor, parts: Sequence[Tensor], threshold: Tensor, count: Tensor, reset: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """A step of IF neurons: their potential after it, their spikes, and how many there were so far."""
-    v = v + arriving
+    v = v + reduce(torch.add, parts)
     fired = v >= threshold
     left = torch.zeros_like(v) if reset == "zero" else v - threshold
     spikes = fired.float()
@@ -80,15 +86,10 @@ def draws(keys: Tensor, counter: Tensor) -> Tensor:
     def shifted(z: Tensor, bits: int) -> Tensor:
         return (z >> bits) & ((1 << (64 - bits)) - 1)
 
-    z = keys + counter * signed(int(GOLDEN))
-    for bits, factor in MIXERS:
-        z = (z ^ shifted(z, bits)) * signed(factor)
+    z = keys + counter * STRIDE
+    for bits, factor in FACTORS:
+        z = (z ^ shifted(z, bits)) * factor
     return shifted(z ^ shifted(z, 31), 40).float() * 2.0**-24
-
-
-def signed(bits: int) -> int:
-    """The int64 of the same 64 bits as an unsigned number."""
-    return bits - 2**64 if bits >= 2**63 else bits
 
 
 def survives_tf32(weight: Tensor) -> bool:
@@ -164,14 +165,13 @@ class ReferenceSimulator:
                 parts = [self._arriving(p, spikes[p.pre], p.name not in graded) for p in spec.incoming(name)]
                 if name in constant:
                     parts.append(constant[name])
-                total = reduce(torch.add, parts)
                 if population.kind == "relay":
-                    spikes[name] = total
+                    spikes[name] = reduce(torch.add, parts)
                 elif name in peaks:
-                    peaks[name] = torch.maximum(peaks[name], total.amax(0))
-                    spikes[name] = groups[name] = torch.zeros_like(total)
+                    peaks[name] = torch.maximum(peaks[name], reduce(torch.add, parts).amax(0))
+                    spikes[name] = groups[name] = torch.zeros_like(parts[0])
                 else:
-                    groups[name], counts[name] = self._step(name, states[name], total, thresholds[name], counts[name])
+                    groups[name], counts[name] = self._step(name, states[name], parts, thresholds[name], counts[name])
                     spikes[name] = groups[name] * worth[name] if name in worth else groups[name]
             output.append(flat(groups[spec.output.name]).bool())
             output_v.append(flat(states[spec.output.name]["v"]).clone())  # some models change it in place
@@ -221,20 +221,24 @@ class ReferenceSimulator:
         torch.backends.cudnn.allow_tf32 = whole and projection.name in self.short
         return arriving(self.spec, projection, self.weights[projection.name], values)
 
-    def _step(self, name: str, state: State, total: Tensor, threshold: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, name: str, state: State, parts: Sequence[Tensor], threshold: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """A step of neurons, as in :mod:`sims.simulation.neuron_models`; their spikes, and how many there were."""
         model = self.models[name]
         if model.name in UPDATES:
-            state["v"] += total
+            state["v"] += reduce(torch.add, parts)
             UPDATES[model.name](state, model.parameters)
-            total = torch.zeros_like(total)
-        state["v"], spikes, count = self.integrate(state["v"], total, threshold, count, self.reset)
+            parts = [torch.zeros_like(parts[0])]
+        state["v"], spikes, count = self.integrate(state["v"], parts, threshold, count, self.reset)
         if model.name in ON_SPIKE:
             ON_SPIKE[model.name](state, model.parameters, spikes > 0)
         return spikes, count
 
     def _numbers(self, values: float | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
         """One number, or one of each neuron in the order of the index, as (1, channels, height, width)."""
+        if np.ndim(values) == 0:
+            return torch.full((1, 1, 1, 1), float(values), device=self.device)
         whole = np.broadcast_to(np.asarray(values, dtype=np.float32).reshape(-1), (int(np.prod(shape)),)).reshape(shape)
         return torch.from_numpy(whole.transpose(2, 0, 1).copy())[None].to(self.device)
 

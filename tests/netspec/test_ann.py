@@ -342,6 +342,36 @@ def test_gradients_in_time_steps_are_those_of_clipped_relus_given_rates():
         torch.testing.assert_close(stepped.bounds[name].grad, clipped.bounds[name].grad)
 
 
+@pytest.mark.parametrize(("threshold", "unread"), [(1.0, 0), (0.625, 3)])
+def test_surrogate_gradients_follow_the_potential(threshold, unread):
+    """Against derivatives carried along with potentials, step by step."""
+    arrived, steps = np.random.default_rng(0).normal(0.1, 0.4, (8, 50)).astype(np.float32), 8
+    scale = torch.ones(50, requires_grad=True)
+    _, rates = in_steps((torch.from_numpy(arrived) * scale).flatten(), torch.tensor(threshold), steps, unread)
+    rates.sum().backward()
+    v, slope, expected = np.full(50, threshold / 2), np.zeros(50), np.zeros(50)
+    for step in range(steps):
+        v, slope = v + arrived[step], slope + arrived[step]
+        of_spike = slope / threshold * np.maximum(0, 1 - np.abs(v / threshold - 1))
+        v, slope = v - threshold * (v >= threshold), slope - threshold * of_spike
+        expected += of_spike * threshold / (steps - unread) * (step >= unread)
+    np.testing.assert_allclose(scale.grad, expected, rtol=1e-4, atol=1e-6)
+    assert (expected != 0).sum() > 40
+
+
+def test_rates_are_the_same_however_gradients_go():
+    spec = chain()
+    x = images(spec)
+    tandem, surrogate = ANN(spec, time_steps=5), ANN(spec, time_steps=5, surrogate=True)
+    surrogate.load_state_dict(tandem.state_dict())
+    for ann in (tandem, surrogate):
+        ann(x).square().sum().backward()
+    torch.testing.assert_close(surrogate(x), tandem(x))
+    for name, weight in tandem.weights.items():
+        assert weight.grad.any() and surrogate.weights[name].grad.any()
+        assert not torch.equal(weight.grad, surrogate.weights[name].grad) or name.endswith("output")
+
+
 def test_time_steps_are_not_mixed_with_what_they_cannot_have():
     for spec, other in ((chain(), {"levels": 4}), (chain(), {"rms_scale": True}), (NETWORKS["orchard"](), {})):
         with pytest.raises(UserError, match="without levels, RMS scales, max pooling"):

@@ -87,6 +87,11 @@ def test_time_steps_show_images_as_a_current():
         Recipe(time_steps=16, input_steps=100)
 
 
+def test_surrogate_gradients_without_time_steps_are_refused():
+    with pytest.raises(UserError, match="surrogate gradients go through time steps"):
+        Recipe(surrogate=True)
+
+
 @pytest.mark.parametrize(("steps", "delay"), [(0, 0.5), (4, 0.2)])
 def test_delay_of_no_time_steps_is_refused(steps, delay):
     assert Recipe(time_steps=16, delay=delay).delay == delay

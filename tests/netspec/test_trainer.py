@@ -402,7 +402,7 @@ def test_quantised_relus_are_clipped_rounded_and_learn_their_bounds():
     assert ann.bounds["conv"].grad.item() == pytest.approx(sum(rounded))
 
 
-@pytest.mark.parametrize("how", [{"levels": 4}, {"time_steps": 5}])
+@pytest.mark.parametrize("how", [{"levels": 4}, {"time_steps": 5}, {"time_steps": 5, "surrogate": True}])
 def test_training_for_few_steps_gives_a_network_with_clips(how, tmp_path):
     start = trainer(replace(RECIPE, epochs=4))
     train(start, writable_folder(tmp_path / "plain"))
