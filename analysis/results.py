@@ -138,8 +138,8 @@ def choose(
     if name in tables:
         rows = tables[name].query("reset == @reset and percentile == @percentile")
         rows = rows[variants(rows) == thresholds]
-        for column, usual in LATER.items():
-            rows = rows[rows[column] == usual]
+        for column in ("coding", "model"):
+            rows = rows[rows[column] == LATER[column]]
         rows = rows[rows["images"] == rows["images"].max()]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")

@@ -330,8 +330,9 @@ def in_steps(arriving: Tensor, threshold: Tensor, steps: int, unread: int = 0) -
     exact = worth.float()
     spike = smooth_spike if torch.is_grad_enabled() else torch.ge
     fired = fire((now.float() for now in arriving.unflatten(0, (steps, -1))), exact, exact / 2, spike)
-    count = sum(spike.float() for spike in fired[unread:])
-    return torch.cat([spike * worth for spike in fired]), (count * (exact / (steps - unread))).to(arriving.dtype)
+    count = sum(spikes.float() for spikes in fired[unread:])
+    sent, rates = torch.cat([spikes * worth for spikes in fired]), count * (exact / (steps - unread))
+    return sent.to(arriving.dtype), rates.to(arriving.dtype)
 
 
 def padded(projection: Projection, x: Tensor, value: float = 0.0) -> tuple[Tensor, tuple[int, int]]:

@@ -1,10 +1,10 @@
-"""The same network with weights by which the layers of its residual units spike about as much as each other.
+"""The same network with weights of another scale, by which its residual units spike as much as is asked.
 
 A ReLU passes positive factors on: what arrives at a layer can be multiplied by a number, and what it sends be divided
 by it, without a change in what the network computes (cross-layer equalisation, Nagel et al. 2019, arXiv:1906.04721).
 Free thresholds follow such factors. Thresholds of residual units are all 1 (section 6.2 of the paper), so that there
-the factors that training happened to leave tell how much a layer spikes: rarely, and it answers late; often, and it
-loses much in resets to zero. Here they are chosen. Layers before the units get activations of at most 1.
+the scale that training happened to leave tells how much layers spike: rarely, and they answer late; often, and they
+lose much in resets to zero. Here it is chosen. Layers before the units get activations of at most 1.
 """
 
 import argparse
@@ -73,24 +73,27 @@ def equalise(checkpoint: Checkpoint, x: np.ndarray, peak: float = 1.0, inside: f
     Raises
     ------
     UserError
-        If there are no residual units, or a layer is never active on these images.
+        If there are no residual units without biases, or a layer is never active on these images.
     """
     spec, ann, first = checkpoint.spec, ANN.of(checkpoint), joined(checkpoint.spec)
-    units = {population.name for population in spec.residual}
-    if not units:
-        raise UserError(f"{spec.name} has no residual units; its thresholds are free, and there is nothing to equalise")
+    stream = {first[projection.post] for projection in spec.projections if projection.kind == "identity"}
+    inner = {first[population.name] for population in spec.residual} - stream
+    if not stream or not inner or checkpoint.biases:
+        raise UserError(
+            f"{spec.name} has no residual units whose thresholds must be 1 (it has biases, no identities, or no layers "
+            "that are marked as residual): its thresholds are free, and there is nothing to equalise"
+        )
     largest = dict.fromkeys(first, 0.0)
     for part in np.split(x, range(PART, len(x), PART)):
         activations = ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
         for name, values in activations.items():
             largest[first[name]] = max(largest[first[name]], float(values.abs().max()))
-    stream = {first[projection.post] for projection in spec.projections if projection.kind == "identity"}
     factors = {}
     for name, group in first.items():
         if group not in (first[spec.input.name], first[spec.output.name]):
             if not largest[group]:
                 raise UserError(f"{group} is never active on these images; use more of them")
-            wanted = peak if group in stream else peak * inside if name in units else 1.0
+            wanted = peak if group in stream else peak * inside if group in inner else 1.0
             factors[name] = float(2.0 ** np.floor(np.log2(wanted / largest[group])))
     return scaled(checkpoint, factors)
 
@@ -100,14 +103,17 @@ def parse_arguments() -> argparse.Namespace:
     add_options(parser, checkpoint="resnet20-cifar10", data="cifar10", images=256, seed=0)
     parser.add_argument(
         "--peak",
-        type=number("--peak", float, above=0),
+        type=number("--peak", float, above=0, most=1000),
         default=1.0,
         help="most that activations of junctions may be, where those of the layers before are at most 1",
     )
     parser.add_argument(
-        "--inside", type=number("--inside", float, above=0), default=0.5, help="the same inside units, in parts of it"
+        "--inside",
+        type=number("--inside", float, least=1e-3, most=1),
+        default=0.5,
+        help="the same inside units, in parts of it",
     )
-    parser.add_argument("--half", action="store_true", help="store the checkpoint's weights as float16")
+    parser.add_argument("--half", action="store_true", help="store weights as float16, which rounds small ones")
     add_options(parser, out="output/equalised.safetensors")
     return parser.parse_args()
 

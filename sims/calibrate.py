@@ -1,6 +1,6 @@
 """Make a conversion: thresholds by SPIKE-NORM (Algorithm 1 of the paper), and others.
 
-spike-norm   runs the spiking network itself in Brian2, layer by layer, and sets each threshold to the largest
+spike-norm   runs the spiking network itself, layer by layer, and sets each threshold to the largest
              synaptic input of one step; interrupted, it goes on where it stopped
 ann-norm     ratios of the ANN's largest activations
 activations  percentiles of the ANN's positive activations; images as a current, potentials that begin at a part of

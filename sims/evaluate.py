@@ -16,7 +16,7 @@ from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES, add_options, make_parser
-from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
+from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
 from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
@@ -66,7 +66,8 @@ def main() -> None:
     for conversion in conversions:
         choices = options.model or [conversion.model]
         models = conversion_models(options.model, conversion, checkpoint.spec)
-        setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models))
+        by = DENSE if options.runtime == DENSE else "brian2"
+        setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models), by)
         by_setting[setting], model_of[setting] = conversion, models
     cases = [
         Case(setting, seed, options.steps)

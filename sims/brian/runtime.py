@@ -80,4 +80,4 @@ def open_simulator(
         from sims.brian.inprocess import InProcessSimulator  # here, since it imports Brian2, which takes seconds
 
         return InProcessSimulator(spec, weights, synapses, reset, runtime, model)
-    raise ValueError(f"runtime {runtime!r} is none of {RUNTIMES}")
+    raise ValueError(f"runtime {runtime!r} is none of {(*RUNTIMES, DENSE)}")

@@ -95,8 +95,9 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     try:
         earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
         for place, (name, value) in enumerate(LATER.items(), 1):
-            if name not in earlier:
-                earlier.insert(list(earlier).index("reset") + place, name, value)
+            for rows in (table, earlier):
+                if name not in rows:
+                    rows.insert(list(rows).index("reset") + place, name, value)
         damaged = [name for name in (*KEYS, "seed") if earlier[name].isna().any()]
         damaged += [
             str(name) for name in table.select_dtypes("number") if name in earlier and earlier[name].dtype == object

@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.files import write_atomically
-from sims.brian.runtime import open_simulator
+from sims.brian.runtime import DENSE, open_simulator
 from sims.simulation.metrics import ac_operations, driven_by_spikes
 from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
@@ -46,7 +47,8 @@ __all__ = [
 
 OUTPUT_BYTES = 16  # of an output neuron in one step, at the most: potential, spikes so far, and copies
 NEURON_BYTES = 8  # of a neuron: its spike count and input, and copies
-LATER = {"coding": "poisson", "model": "if"}  # fields that came later: tables and shards without them mean these
+DENSE_BYTES = 24  # of a neuron of the dense reference: its potential and what arrives, too
+LATER = {"coding": "poisson", "model": "if", "runtime": "brian2"}  # fields that came later: without them it is this
 LAST = threading.local()  # simulator, and its key
 FEW_STEPS = (*range(1, 9), 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 256)  # with a constant current
 REPORTED_STEPS = (
@@ -76,6 +78,8 @@ class Setting:
     coding : {'poisson', 'current'}
     model : str
         Of the neurons, as the command was told; and a digest if it is not a shipped one.
+    runtime : {'brian2', 'torch'}
+        What simulated it: the two add in other orders.
     """
 
     network: str
@@ -88,9 +92,12 @@ class Setting:
     reset: str
     coding: str = "poisson"
     model: str = "if"
+    runtime: str = "brian2"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, data: str, conversion: Conversion, model: str = "if") -> Setting:
+    def of(
+        cls, checkpoint: Checkpoint, data: str, conversion: Conversion, model: str = "if", runtime: str = "brian2"
+    ) -> Setting:
         return cls(
             checkpoint.spec.name,
             checkpoint.digest,
@@ -102,6 +109,7 @@ class Setting:
             conversion.reset,
             conversion.coding,
             model,
+            runtime,
         )
 
     def columns(self) -> dict[str, Any]:
@@ -171,7 +179,9 @@ def run_shard(
     """
     spec, case = checkpoint.spec, shard.case
     simulator = opened(checkpoint, runtime, conversion.reset, models or {})
-    most = max(1, int(memory() / (OUTPUT_BYTES * case.steps * spec.output.size + NEURON_BYTES * spec.neurons())))
+    of_neurons = (DENSE_BYTES if runtime == DENSE else NEURON_BYTES) * spec.neurons()
+    room = torch.cuda.mem_get_info()[1] / 4 if runtime == DENSE and torch.cuda.is_available() else memory()
+    most = max(1, int(room / (OUTPUT_BYTES * case.steps * spec.output.size + of_neurons)))
     parts = shards(case, len(images), most)
     rows = []
     for part in parts:
@@ -185,7 +195,7 @@ def run_shard(
 def opened(checkpoint: Checkpoint, runtime: str, reset: str, models: Mapping[str, NeuronModel]) -> Simulator:
     """A simulator; a compiled one that this thread's last shard ran on serves again: opening it takes time."""
     key = checkpoint.digest, runtime, reset, repr(sorted(models.items()))
-    if runtime != "standalone" or getattr(LAST, "key", None) != key:  # Brian2's time goes on in the others
+    if runtime not in ("standalone", DENSE) or getattr(LAST, "key", None) != key:  # Brian2's time goes on in the others
         LAST.simulator = LAST.key = None
         told = checkpoint.spec, checkpoint.weights, runtime, "shared", reset, True
         LAST.simulator, LAST.key = open_simulator(*told, models or IF), key

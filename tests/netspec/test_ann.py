@@ -359,17 +359,24 @@ def test_surrogate_gradients_follow_the_potential(threshold, unread):
     assert (expected != 0).sum() > 40
 
 
-def test_rates_are_the_same_however_gradients_go():
-    spec = chain()
-    x = images(spec)
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("describe", [chain, NETWORKS["residual-if"]])
+def test_rates_are_the_same_however_gradients_go(describe, bf16):
+    spec = describe()
+    x = torch.from_numpy(shown(spec).transpose(0, 3, 1, 2).copy())
     tandem, surrogate = ANN(spec, time_steps=5), ANN(spec, time_steps=5, surrogate=True)
     surrogate.load_state_dict(tandem.state_dict())
-    for ann in (tandem, surrogate):
-        ann(x).square().sum().backward()
-    torch.testing.assert_close(surrogate(x), tandem(x))
-    for name, weight in tandem.weights.items():
-        assert weight.grad.any() and surrogate.weights[name].grad.any()
-        assert not torch.equal(weight.grad, surrogate.weights[name].grad) or name.endswith("output")
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        scores = [ann(x) for ann in (tandem, surrogate)]
+        with torch.no_grad():
+            scores += [ann(x) for ann in (tandem, surrogate)]
+    for other in scores[1:]:
+        torch.testing.assert_close(other, scores[0], rtol=0, atol=0)
+    for score in scores[:2]:
+        score.square().sum().backward()
+    gradients = [(w.grad, surrogate.weights[name].grad) for name, w in tandem.weights.items()]
+    assert all(first.any() and second.any() for first, second in gradients)
+    assert not torch.equal(*gradients[0])
 
 
 def test_time_steps_are_not_mixed_with_what_they_cannot_have():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
-from networks import NETWORKS, exact_weights, images, weights_of
+from networks import NETWORKS, exact_weights, images, net, weights_of
 
 from netspec.ann import ANN
 from netspec.architectures.resnet import resnet20
@@ -15,6 +15,7 @@ from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.equalise import equalise, joined, main, scaled
 from netspec.errors import UserError
+from netspec.spec import Projection
 
 
 def network(name: str = "", **more) -> Checkpoint:
@@ -73,6 +74,25 @@ def test_biases_and_clips_go_along():
         np.testing.assert_allclose(now[name], factor * was[name], rtol=1e-10)
 
 
+def test_max_pooling_inside_a_unit_goes_along():
+    spec = net(
+        "pooled",
+        {"input": (4, 4, 3), "stem": (4, 4, 2), "a": (4, 4, 3), "m": (4, 4, 3), "j": (4, 4, 2), "output": (1, 1, 3)},
+        Projection("input", "stem", kernel=3, padding=1),
+        Projection("stem", "a", kernel=3, padding=1, residual=True),
+        Projection("a", "m", kind="window", kernel=3, padding=1),
+        Projection("m", "j", kernel=3, padding=1, residual=True),
+        Projection("stem", "j", kind="identity"),
+        Projection("j", "output", kind="dense", pool=4),
+        pools=("m",),
+    )
+    before = Checkpoint(spec, exact_weights(spec), np.zeros(3, np.float32), 1.0, ("a", "b", "c"))
+    x = images(spec, 4)
+    was, now = (activations(c, x) for c in (before, equalise(before, x, 1.0, 0.25)))
+    np.testing.assert_allclose(now["output"], was["output"], rtol=1e-10)
+    assert 0.125 < now["a"].max() <= 0.25 and now["j"].max() <= 1
+
+
 def test_silent_layers_are_refused():
     silent = network("residual-if")
     weights = {name: -np.abs(weight) if "branch2" in name else weight for name, weight in silent.weights.items()}
@@ -101,9 +121,9 @@ def test_command_writes_an_equalised_network(trained, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--checkpoint", "vgg16-cifar10"], "has no residual units; its thresholds are free"),
-        (["--peak", 0], "--peak must be above 0, got 0.0"),
-        (["--inside", "nan"], "--inside must be above 0, got nan"),
+        (["--checkpoint", "vgg16-cifar10"], "has no residual units whose thresholds must be 1"),
+        (["--peak", 0], "--peak must be above 0 and at most 1000, got 0.0"),
+        (["--inside", "nan"], "--inside must be at least 0.001 and at most 1, got nan"),
         (["--images", 21], "21 images were asked for"),
     ],
 )

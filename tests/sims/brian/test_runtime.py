@@ -21,11 +21,13 @@ def test_without_a_choice_networks_are_compiled_if_there_is_a_compiler(missing, 
 
 
 def test_an_unknown_runtime_is_refused():
-    with pytest.raises(ValueError, match=re.escape("runtime 'gpu' is none of ('standalone', 'cython', 'numpy')")):
+    with pytest.raises(
+        ValueError, match=re.escape("runtime 'gpu' is none of ('standalone', 'cython', 'numpy', 'torch')")
+    ):
         open_simulator(sprout(), exact_weights(sprout()), "gpu")
 
 
-@pytest.mark.parametrize("way", [("numpy",), ("cython",), ("standalone", "explicit")])
+@pytest.mark.parametrize("way", [("numpy",), ("cython",), ("torch",), ("standalone", "explicit")])
 def test_threads_where_there_are_none_are_refused(way):
     with pytest.raises(UserError, match="thread"):
         open_simulator(sprout(), exact_weights(sprout()), *way, threads=2)
