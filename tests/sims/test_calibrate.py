@@ -61,6 +61,12 @@ def calibrated(tiny, tmp_path_factory):
 # The command
 
 
+def test_torch_finds_the_same_thresholds(calibrated, tiny, tmp_path):
+    ended = run_calibrate(tiny, *QUICK, "--runtime", "torch", "--out", tmp_path / "torch.json")
+    assert ended.status == 0
+    assert values(tmp_path / "torch.json") == values(calibrated[1])
+
+
 def test_command_writes_the_thresholds_of_algorithm_1(calibrated):
     ended, out = calibrated
     expected = algorithm_1(chosen(), steps=20)

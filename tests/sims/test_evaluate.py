@@ -88,6 +88,18 @@ def test_operations_are_those_of_the_recordings(whole, tiny):
     assert [row[name] for name in KEYS] == [errors[name] for name in KEYS]
 
 
+def test_torch_evaluates_as_well_and_tables_tell_it(run_evaluate, tiny, tmp_path):
+    arguments = ["--images", 6, "--shard", 3]
+    for runtime in ("torch", "numpy"):
+        assert run_evaluate(tmp_path / "out", *arguments, "--runtime", runtime).status == 0
+    table = pd.read_csv(tmp_path / "out" / ERRORS)
+    last = table[table["steps"] == STEPS]
+    assert list(last["runtime"]) == ["torch", "brian2"]
+    expected = recordings(tiny, range(1))[0].predictions()[:6]
+    assert last["snn_error"].iloc[0] == pytest.approx(100 * np.mean(expected != samples().labels[:6]))
+    assert len(shard_files(tmp_path / "out")) == 4
+
+
 def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
     balanced = json.loads(find_thresholds(tiny, "spike-norm").read_text())
     balanced["values"]["conv3_3"] /= 2
