@@ -149,7 +149,7 @@ def test_noise_fires_neurons_in_the_dark_and_a_lesioned_channel_never_fires(runt
 def test_the_reference_refuses_what_it_does_not_know():
     spec, weights, _ = case("sprout")
     for model in (ADAPTIVE, replace(IF, reset="v = -100")):
-        with pytest.raises(UserError, match=f"the reference knows .*, not {model.name}"):
+        with pytest.raises(UserError, match=f"torch knows .*, not this {model.name}"):
             ReferenceSimulator(spec, weights, model=model)
 
 
