@@ -21,6 +21,7 @@ __all__ = [
     "ANN",
     "RMSScale",
     "ann_activations",
+    "ann_peaks",
     "ann_predictions",
     "as_spikes",
     "fire",
@@ -374,3 +375,12 @@ def ann_activations(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, np.
     x = torch.from_numpy(checkpoint.encode(images).transpose(0, 3, 1, 2).copy())
     activations = ANN.of(checkpoint).activations(x)
     return {name: values.numpy() for name, values in activations.items()}
+
+
+def ann_peaks(network: Checkpoint, x: np.ndarray) -> dict[str, Tensor]:
+    """Largest activation of each neuron over encoded images, (channels, height, width) for each population."""
+    ann, peaks = ANN.of(network), dict[str, Tensor]()
+    for part in np.array_split(x, max(1, len(x) // 64)):
+        for name, values in ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())).items():
+            peaks[name] = torch.maximum(peaks[name], values.amax(0)) if name in peaks else values.amax(0)
+    return peaks

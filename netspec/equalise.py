@@ -11,9 +11,8 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from netspec.ann import ANN
+from netspec.ann import ann_peaks
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from netspec.data import load_images
 from netspec.errors import UserError, run_command
@@ -23,7 +22,6 @@ from netspec.spec import NetSpec
 
 __all__ = ["equalise", "joined", "scaled"]
 
-PART = 32  # images at a time
 PASSING = ("identity", "window")  # kinds of projections that leave what they carry as it is
 
 
@@ -39,16 +37,15 @@ def joined(spec: NetSpec) -> dict[str, str]:
 
 
 def scaled(checkpoint: Checkpoint, factors: dict[str, float]) -> Checkpoint:
-    """The network with the activations of each population multiplied by its factor, 1 for those not named."""
+    """A network without biases, the activations of each population multiplied by its factor, 1 for those not named."""
     spec, factor = checkpoint.spec, {p.name: 1.0 for p in checkpoint.spec.populations} | factors
     weights = {
         p.name: (checkpoint.weights[p.name] * (factor[p.post] / factor[p.pre])).astype(np.float32)
         for p in spec.projections
         if p.weighted
     }
-    biases = {name: (bias * factor[name]).astype(np.float32) for name, bias in checkpoint.biases.items()}
     populations = tuple(replace(p, clip=p.clip * factor[p.name]) for p in spec.populations)
-    return replace(checkpoint, spec=replace(spec, populations=populations), weights=weights, biases=biases)
+    return replace(checkpoint, spec=replace(spec, populations=populations), weights=weights)
 
 
 def equalise(checkpoint: Checkpoint, x: np.ndarray, peak: float = 1.0, inside: float = 0.5) -> Checkpoint:
@@ -75,7 +72,7 @@ def equalise(checkpoint: Checkpoint, x: np.ndarray, peak: float = 1.0, inside: f
     UserError
         If there are no residual units without biases, or a layer is never active on these images.
     """
-    spec, ann, first = checkpoint.spec, ANN.of(checkpoint), joined(checkpoint.spec)
+    spec, first = checkpoint.spec, joined(checkpoint.spec)
     stream = {first[projection.post] for projection in spec.projections if projection.kind == "identity"}
     inner = {first[population.name] for population in spec.residual} - stream
     if not stream or not inner or checkpoint.biases:
@@ -84,10 +81,8 @@ def equalise(checkpoint: Checkpoint, x: np.ndarray, peak: float = 1.0, inside: f
             "that are marked as residual): its thresholds are free, and there is nothing to equalise"
         )
     largest = dict.fromkeys(first, 0.0)
-    for part in np.split(x, range(PART, len(x), PART)):
-        activations = ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
-        for name, values in activations.items():
-            largest[first[name]] = max(largest[first[name]], float(values.abs().max()))
+    for name, peaks in ann_peaks(checkpoint, x).items():
+        largest[first[name]] = max(largest[first[name]], float(peaks.max()))
     factors = {}
     for name, group in first.items():
         if group not in (first[spec.input.name], first[spec.output.name]):

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
-from netspec.ann import ANN
+from netspec.ann import ann_peaks
 from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
 from netspec.thresholds import arriving_value
@@ -39,11 +38,7 @@ def ann_norm(
     UserError
         If the spikes that meet at a junction stand for different activations (ratios alone), or a layer is silent.
     """
-    ann, spec = ANN.of(network), network.spec
-    highest: dict[str, torch.Tensor] = {}
-    for part in np.array_split(x, max(1, len(x) // 64)):
-        for name, values in ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())).items():
-            highest[name] = torch.maximum(highest[name], values.amax(0)) if name in highest else values.amax(0)
+    spec, highest = network.spec, ann_peaks(network, x)
     known = known or {}
     spike = {spec.input.name: 1.0}  # the activation that a spike stands for
     thresholds = {}
