@@ -133,6 +133,7 @@ def is_lost(future: Future) -> bool:
 @contextmanager
 def cluster(workers: int, scheduler: str | None = None) -> Iterator[str]:
     """The address of the scheduler to talk to: that of a local cluster, if none is given."""
+    import dask
     from dask.distributed import LocalCluster
 
     if scheduler:
@@ -140,12 +141,15 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[str]:
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers leave Ctrl-C to this process, which ends them
     try:
-        made = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
-            silence_logs=logging.CRITICAL,
-        )
+        with dask.config.set(
+            {"distributed.worker.profile.enabled": False}
+        ):  # it samples stacks a hundred times a second
+            made = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # None would mean port 8787, and a warning if that is taken
+                silence_logs=logging.CRITICAL,
+            )
     except (TimeoutError, RuntimeError) as error:
         raise UserError(f"{workers} worker processes did not start ({error}); try fewer") from error
     finally:
