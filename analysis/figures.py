@@ -51,7 +51,6 @@ RESET_OF = {"poisson": "zero", "current": "subtract"}  # the paper's, and that o
 POINTS_LOST = {
     "vgg16-cifar10": "VGG-16",
     "resnet20-cifar10": "ResNet-20",
-    "resnet20-cifar10-60epochs-decay3": "ResNet-20, 60 epochs",
 }
 JUNCTIONS = CONSTRAINTS["1"].checkpoint
 
@@ -176,13 +175,20 @@ def _by_layer(ax: Axes, rows: pd.DataFrame, quantity: str, names: list[str]) -> 
 
 
 def constraints(errors: TABLES) -> Figure:
-    """Figure 3: error of ResNet-20 against steps under each architectural constraint."""
-    curves, missing = [], []
-    for level in CONSTRAINTS.values():
-        try:
-            curves.append(([level.label], choose(errors, level.checkpoint, level.thresholds)))
-        except MissingTableError as error:
-            missing.append(error)
+    """Figure 3: error of ResNet-20 against steps under each constraint, on the most images that all were shown."""
+
+    def shown(images: int | None) -> tuple[list[tuple[list[str], pd.DataFrame]], list[MissingTableError]]:
+        curves, missing = [], []
+        for level in CONSTRAINTS.values():
+            try:
+                curves.append(([level.label], choose(errors, level.checkpoint, level.thresholds, images=images)))
+            except MissingTableError as error:
+                missing.append(error)
+        return curves, missing
+
+    tables = [errors[level.checkpoint] for level in CONSTRAINTS.values() if level.checkpoint in errors]
+    numbers = sorted({number for table in tables for number in table["images"]}, reverse=True)
+    curves, missing = min((shown(images) for images in (*numbers, None)), key=lambda found: len(found[1]))
     if len(curves) < 2:
         raise missing[0]
     with style():
@@ -263,9 +269,9 @@ def convergence_by_network(errors: TABLES) -> Figure:
     if not panels:
         raise MissingTableError("no errors of a network with the paper's thresholds; make them with sims/evaluate.py")
     with style():
-        figure = Figure(figsize=(3.6 * len(panels), 2.6))
+        figure = Figure(figsize=(3.6 * len(panels), 3.3))
         for ax, (data, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            _errors(ax, curves, describe(f"vgg16-{data}").split(", ")[1], marks[data])
+            _errors(ax, curves, describe(f"vgg16-{data}").split(", ")[1], marks[data], below=True)
     return figure
 
 

@@ -26,7 +26,7 @@ PAGE = """# Results
 
 Written by `python analysis/make_figures.py` from `{tables}`.
 
-## Errors (tables 1 and 3)
+## Errors (tables 1 to 3)
 
 Errors at the end of the presentations, on the given number of test images; with several seeds the mean and the
 standard deviation over them. The paper's are means of five runs over all test images, with the full number of channels.

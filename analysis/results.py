@@ -27,8 +27,6 @@ DATA = {"cifar10": "CIFAR-10", "imagenette": "Imagenette", "imagenet": "ImageNet
 VARIANTS = {
     "basic": "no junction ReLUs",
     "constraint1": "no pre-processing layers",
-    "60epochs": "60 epochs",
-    "decay3": "weight decay 0.0003",
     "steps16": "trained in 16 steps",
 }
 FOR_SPIKES = {"steps16"}  # variants whose ANN was not what training was for
@@ -64,6 +62,7 @@ class Published:
     snn: float
 
 
+PAPER_STEPS = 2500
 PAPER = (
     Published("Table 1", "vgg16-cifar10", "ann-norm", "CIFAR-10", 8.30, 8.54),
     Published("Table 1", "vgg16-cifar10", "spike-norm", "CIFAR-10", 8.30, 8.45),
@@ -111,7 +110,12 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
 
 
 def choose(
-    tables: Mapping[str, pd.DataFrame], name: str, thresholds: str, reset: str = "zero", percentile: float = 100
+    tables: Mapping[str, pd.DataFrame],
+    name: str,
+    thresholds: str,
+    reset: str = "zero",
+    percentile: float = 100,
+    images: int | None = None,
 ) -> pd.DataFrame:
     """The rows of one network under one setting; of the :func:`largest` evaluation, if there are several.
 
@@ -125,6 +129,8 @@ def choose(
         One of ``netspec.thresholds.VARIANTS``.
     reset : {'zero', 'subtract'}
     percentile : float
+    images : int, optional
+        Only of the evaluation on so many.
 
     Raises
     ------
@@ -140,7 +146,7 @@ def choose(
         rows = rows[variants(rows) == thresholds]
         for column in ("coding", "model"):
             rows = rows[rows[column] == LATER[column]]
-        rows = rows[rows["images"] == rows["images"].max()]
+        rows = rows[rows["images"] == (rows["images"].max() if images is None else images)]
         if rows["thresholds"].nunique() > 1:
             raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
         if rows["data"].nunique() > 1:
@@ -224,7 +230,7 @@ def thresholds_of(row: pd.Series) -> str:
 
 
 def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tables 1 to 3: errors at the end of the presentations, one row for each setting, beside the paper's.
+    """Tables 1 to 3: errors at the end of the presentations, and after the paper's 2500 steps, beside the paper's.
 
     Returns
     -------
@@ -234,30 +240,31 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for name, table in errors.items():
         for evaluation in evaluations(table):
-            last = evaluation.sort_values("steps").iloc[-1]
-            rows.append(
-                {
-                    "network": with_width(name, last["network"]),
-                    "thresholds": thresholds_of(last),
-                    "reset": last["reset"],
-                    "images": f"{last['images']:,}",
-                    "seeds": last["seed"].replace(" ", ", "),
-                    "steps": last["steps"],
-                    "ANN": f"{last['ann_error']:.2f} %",
-                    "SNN": _with_sd(last["snn_error"], last["snn_error_sd"]),
-                    "increment": f"{last['increment']:+.2f}",
-                    "agreement": f"{last['agreement']:.1f} %",
-                    "the paper": _published(name, last),
-                }
-            )
+            for _, row in evaluation[evaluation["steps"].isin([PAPER_STEPS, evaluation["steps"].max()])].iterrows():
+                rows.append(
+                    {
+                        "network": with_width(name, row["network"]),
+                        "thresholds": thresholds_of(row),
+                        "reset": row["reset"],
+                        "images": f"{row['images']:,}",
+                        "seeds": row["seed"].replace(" ", ", "),
+                        "steps": row["steps"],
+                        "ANN": f"{row['ann_error']:.2f} %",
+                        "SNN": _with_sd(row["snn_error"], row["snn_error_sd"]),
+                        "increment": f"{row['increment']:+.2f}",
+                        "agreement": f"{row['agreement']:.1f} %",
+                        "the paper": _published(name, row),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
 def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The paper's networks and their answers in few steps, on all test images of CIFAR-10: README's table.
 
-    A row for each conversion of a network, VGG and more steps first; seeds evaluated apart are brought together. Not
-    of networks trained for spikes, whose ANNs are nothing to compare with.
+    A row for each conversion of a network and each number of steps that it was shown for, VGG and more steps first;
+    seeds evaluated apart are brought together. Not of networks trained for spikes, whose ANNs are nothing to compare
+    with.
     """
     rows = []
     for name, table in errors.items():
@@ -265,26 +272,29 @@ def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.Dat
             continue
         whole = table[(table["images"] == TEST_IMAGES) & table["data"].str.startswith("CIFAR-10 test")]
         for setting, every in whole.groupby([*THRESHOLDS, "reset"], sort=False):
-            last = every[every["steps"] == every["steps"].max()]
-            n = last["seed"].str.split().str.len()
-            increment = float(np.average(last["increment"], weights=n))
             work = operations.get(name, every.iloc[:0])
             work = work[(work[[*THRESHOLDS, "reset"]] == list(setting)).all(axis=1) & (work["images"] == TEST_IMAGES)]
-            first = last.iloc[0]
-            rows.append(
-                {
-                    "network": describe(name).replace(", CIFAR-10", ""),
-                    "conversion": thresholds_of(first),
-                    "reset": first["reset"],
-                    "steps": first["steps"],
-                    "seeds": n.sum() if first["coding"] == "poisson" else "",
-                    "ANN": f"{first['ann_error']:.2f} %",
-                    "SNN": f"{np.average(last['snn_error'], weights=n):.2f} %",
-                    "increment": f"{increment:+.2f}",
-                    "AC/MAC": _layerwise(name, work.iloc[0]) if len(work) else "",
-                    "the paper's ANN, SNN": _published(name, first).rsplit(",", 1)[0],
-                }
-            )
+            for steps in every["steps"].unique():
+                last, counted = every[every["steps"] == steps], work[work["steps"] == steps]
+                if counted.empty and steps < every["steps"].max():
+                    continue
+                n = last["seed"].str.split().str.len()
+                increment = float(np.average(last["increment"], weights=n))
+                first = last.iloc[0]
+                rows.append(
+                    {
+                        "network": describe(name).replace(", CIFAR-10", ""),
+                        "conversion": thresholds_of(first),
+                        "reset": first["reset"],
+                        "steps": steps,
+                        "seeds": n.sum() if first["coding"] == "poisson" else "",
+                        "ANN": f"{first['ann_error']:.2f} %",
+                        "SNN": f"{np.average(last['snn_error'], weights=n):.2f} %",
+                        "increment": f"{increment:+.2f}",
+                        "AC/MAC": _layerwise(name, counted.iloc[0]) if len(counted) else "",
+                        "the paper's ANN, SNN": _published(name, first).rsplit(",", 1)[0],
+                    }
+                )
     rows.sort(key=lambda row: (not row["network"].startswith("VGG"), -row["steps"]))
     return pd.DataFrame(rows)
 
@@ -300,7 +310,7 @@ def _with_sd(mean: float, sd: float) -> str:
 
 
 def _published(name: str, last: pd.Series) -> str:
-    if (last["reset"], last["steps"]) != ("zero", 2500):
+    if (last["reset"], last["steps"]) != ("zero", PAPER_STEPS):
         return ""
     for paper in PAPER:
         method, unit = paper.thresholds.removesuffix("-unit"), paper.thresholds.endswith("-unit")
@@ -326,25 +336,25 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for name, table in operations.items():
         for evaluation in evaluations(table, only_largest=True):
-            row = evaluation.iloc[0]
-            published = (*row[["method", "percentile", "reset"]],) == ("spike-norm", 100, "zero")
-            ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
-            rows.append(
-                {
-                    "network": with_width(name, row["network"]),
-                    "thresholds": thresholds_of(row),
-                    "reset": row["reset"],
-                    "steps": row["steps"],
-                    "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",
-                    "AC/MAC, by layers": _layerwise(name, row),
-                    "the paper, by layers": PAPER_RATIOS.get(name.split("-")[0], "") if published else "",
-                    "ANN energy": f"{1e6 * ann:.0f} µJ",
-                    "SNN energy": f"{1e6 * snn:.0f} µJ",
-                    "SNN/ANN": f"{snn / ann:.1f}",
-                    "input's AC": f"{row['ac_input_per_image'] / 1e6:.0f} M",
-                    "SNN/ANN, input too": _with_input(name, row),
-                }
-            )
+            for _, row in evaluation.sort_values("steps").iterrows():
+                published = (*row[["method", "percentile", "reset"]],) == ("spike-norm", 100, "zero")
+                ann, snn = JOULES_PER_MAC * row["mac_per_image"], JOULES_PER_AC * row["ac_per_image"]
+                rows.append(
+                    {
+                        "network": with_width(name, row["network"]),
+                        "thresholds": thresholds_of(row),
+                        "reset": row["reset"],
+                        "steps": row["steps"],
+                        "AC/MAC, all events": f"{row['ac_mac_ratio']:.2f}",
+                        "AC/MAC, by layers": _layerwise(name, row),
+                        "the paper, by layers": PAPER_RATIOS.get(name.split("-")[0], "") if published else "",
+                        "ANN energy": f"{1e6 * ann:.0f} µJ",
+                        "SNN energy": f"{1e6 * snn:.0f} µJ",
+                        "SNN/ANN": f"{snn / ann:.1f}",
+                        "input's AC": f"{row['ac_input_per_image'] / 1e6:.0f} M",
+                        "SNN/ANN, input too": _with_input(name, row),
+                    }
+                )
     return pd.DataFrame(rows)
 
 

@@ -80,7 +80,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 ALIASES = {"resets": ["--reset"], "conversion": ["--thresholds"], "conversions": ["--conversion", "--thresholds"]}
 WITHOUT = {  # what happens without an option whose default is None
     "data": "the bundled samples of the network's size",
-    "steps": "2500, or 16 where few are asked for",
+    "steps": "2500; where few are asked for, those of the conversion, or 16",
     "reset": "the conversion's own",
     "resets": "the conversion's own",
     "coding": "the conversion's own",

@@ -280,9 +280,9 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
 
     Writes ``state.safetensors`` (to go on from; after each epoch, and every few minutes inside one), ``log.csv`` (a row
     an epoch) and ``best.safetensors``, the network with the lowest error on the held-out training images so far (on
-    none held out, the last). The test images are looked at in epochs of images of the network's size only. Trained with
-    levels or in time steps, held-out images are seen so, too; test images by the network that is saved, whose ReLUs are
-    clipped and no more.
+    none held out, the last). The test images are looked at only when that is written, and in epochs of images of the
+    network's size. Trained with levels or in time steps, held-out images are seen so, too; test images by the network
+    that is saved, whose ReLUs are clipped and no more.
     """
     state = out / "state.safetensors"
     if state.is_file():
@@ -316,8 +316,9 @@ def train(trainer: Trainer, out: Path, half: bool = False, until: float = math.i
                 test_error = error_rate(trainer, trainer.test) if full_size else None
             dtype = np.float16 if half else np.float32
             save_checkpoint(trainer.checkpoint(test_error), out / "best.safetensors", dtype)
-        row: dict[str, Any] = {"epoch": trainer.epoch, "loss": round(loss, 5), "validation_error": error}
-        row |= {"test_error": "" if test_error is None else test_error}
+        row: dict[str, Any] = {"epoch": trainer.epoch, "loss": round(loss, 5)}
+        row["validation_error"] = error if trainer.held_out else ""
+        row["test_error"] = "" if test_error is None else test_error
         trainer.log.append(row | {"seconds": round(seconds + time.time() - start, 1)})
         write_atomically(out / "log.csv", as_csv(trainer.log))
         write_atomically(state, trainer.state())

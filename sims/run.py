@@ -1,8 +1,8 @@
 """Show images to a trained network and let it answer in spikes, beside its ANN.
 
-Sengupta et al. 2019, Going Deeper in Spiking Neural Networks: VGG and Residual Architectures. A network trained
-without bias and batch norm becomes one of integrate-and-fire neurons in Brian2; the class is the output neuron with
-the most spikes.
+Sengupta et al. 2019, Going Deeper in Spiking Neural Networks: VGG and Residual Architectures. A trained network
+becomes one of integrate-and-fire neurons in Brian2; the class is the output neuron with the most spikes or, where the
+output does not fire, with the largest potential.
 """
 
 import argparse

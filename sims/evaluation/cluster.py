@@ -53,8 +53,9 @@ def compute(
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
     with cluster(workers, scheduler) as address, connect(address) as client:
-        for setting in {shard.case.setting for shard in missing}:  # compiled once, before the workers look for it
-            open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset, model=models[setting])
+        for setting in {shard.case.setting for shard in missing} if runtime == "standalone" else ():
+            told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
+            open_simulator(*told, model=models[setting])  # compiled once, before the workers look for it
         network = client.scatter(checkpoint, broadcast=True)
         waiting = deque(missing)
         running: dict[Future, Shard] = {}

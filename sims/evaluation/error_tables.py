@@ -83,9 +83,10 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) 
 
 
 def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table after the rows that a file has of other settings or seeds, or of another network of the same name.
+    """A table after the rows that a file has of other settings, steps or seeds, or of another network of the same name.
 
-    Rows of the same setting go if their seeds are all among those of the table.
+    Rows of the same setting go if their seeds are those of the table, and so are their steps; or if their seeds are
+    some of those of the table, and they end no later.
 
     Raises
     ------
@@ -94,21 +95,33 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     try:
         earlier = pd.read_csv(path, dtype={"checkpoint": str, "seed": str, "thresholds": str})
-        for place, (name, value) in enumerate(LATER.items(), 1):
+        for after, (name, value) in enumerate(LATER.items(), 1):
             for rows in (table, earlier):
                 if name not in rows:
-                    rows.insert(list(rows).index("reset") + place, name, value)
+                    rows.insert(list(rows).index("reset") + after, name, value)
         damaged = [name for name in (*KEYS, "seed") if earlier[name].isna().any()]
         damaged += [
             str(name) for name in table.select_dtypes("number") if name in earlier and earlier[name].dtype == object
         ]
         if damaged:
             raise ValueError(f"damaged: {' '.join(damaged)}")
-        new = {name: set(seeds.split()) for name, seeds in table.set_index(KEYS)["seed"].items()}
-        old = earlier.set_index(KEYS)["seed"].astype(str).items()
-        kept = earlier[[not set(seeds.split()) <= new.get(name, set()) for name, seeds in old]]
+        new = {name: (set(rows["seed"].iloc[0].split()), set(rows["steps"])) for name, rows in table.groupby(KEYS)}
+        ends = earlier.groupby([*KEYS, "seed"])["steps"].transform("max")
+
+        def replaced(row: pd.Series) -> bool:
+            seeds, shown = new.get(tuple(row[KEYS]), (set(), set()))
+            earlier_seeds = set(row["seed"].split())
+            if earlier_seeds == seeds:
+                return row["steps"] in shown
+            return earlier_seeds < seeds and row["end"] <= max(shown)
+
+        kept = earlier[[not replaced(row) for _, row in earlier.assign(end=ends).iterrows()]]
     except FileNotFoundError:
         return table
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} is no table of this command ({error}); move it away") from error
-    return pd.concat([kept, table]) if len(kept) else table
+    if kept.empty:
+        return table
+    both = pd.concat([kept, table], ignore_index=True)
+    place = both.groupby([*KEYS, "seed"], sort=False).ngroup()
+    return both.assign(place=place).sort_values(["place", "steps"]).drop(columns="place")

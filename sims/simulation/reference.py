@@ -98,7 +98,7 @@ def survives_tf32(weight: Tensor) -> bool:
 
 
 class ReferenceSimulator:
-    """Clock-driven and dense; all presentations side by side. The arguments are those of a SpikingNetwork."""
+    """Clock-driven and dense, on CPU or GPU; all presentations side by side. For the arguments see SpikingNetwork."""
 
     def __init__(
         self,

@@ -46,6 +46,21 @@ def test_constraints_in_the_papers_order(tables):
     np.testing.assert_allclose(curve(ax, "2: unit thresholds"), unit / 100)
 
 
+def test_constraints_are_compared_on_the_same_images(tables):
+    errors = results.load("errors", tables)
+    one = errors["resnet20-cifar10"]
+    errors["resnet20-cifar10"] = pd.concat([one, one.assign(images=10_000, snn_error=50.0)])
+    (ax,) = figures.constraints(errors).axes
+    assert title(ax) == "ResNet-20, CIFAR-10, 1,000 images"
+    np.testing.assert_allclose(curve(ax, "3: pre-processing layers"), one["snn_error"] / 100)
+    del errors["resnet20-cifar10-basic"]
+    (ax,) = figures.constraints(errors).axes
+    assert title(ax) == "ResNet-20, CIFAR-10, 1,000 images"
+    errors["resnet20-cifar10"] = one.assign(images=10_000)  # no images that all were shown
+    (ax,) = figures.constraints(errors).axes
+    assert "3: pre-processing layers, 10,000 images" in legend(ax)
+
+
 def test_constraints_need_two_curves(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("resnet20-cifar10", "vgg16-cifar10")))
     with pytest.raises(results.MissingTableError, match="resnet20-cifar10-basic"):

@@ -48,6 +48,32 @@ def test_networks_trained_for_spikes_are_not_compared_with_their_anns(tables):
     assert set(results.headline(*both)["network"]) == {"ResNet-20"}
 
 
+def test_a_conversion_stands_there_once_for_each_number_of_steps_that_was_shown(tables):
+    whole = {"images": results.TEST_IMAGES, "data": "CIFAR-10 test 0a", "coding": "poisson"}
+    errors, operations = (results.load(kind, tables)["resnet20-cifar10"].assign(**whole) for kind in results.KINDS)
+    shown = [{"resnet20-cifar10": table} for table in (errors, pd.concat([operations, operations.assign(steps=500)]))]
+    assert list(results.headline(*shown)["steps"]) == [2500, 500]
+    assert list(results.operations_summary(shown[1])["steps"]) == [500, 2500]
+
+
+def test_after_the_papers_steps_and_at_the_end(tables):
+    errors = results.load("errors", tables)["resnet20-cifar10"]
+    longer = pd.concat([errors, errors[errors["steps"] == 2500].assign(steps=10_000)])
+    table = results.comparison({"resnet20-cifar10": longer})
+    assert list(table["steps"]) == [2500, 10_000]
+    assert [text != "" for text in table["the paper"]] == [True, False]
+
+
+def test_only_evaluations_on_so_many_images(tables):
+    errors = results.load("errors", tables)
+    errors["resnet20-cifar10"] = pd.concat([one := errors["resnet20-cifar10"], one.assign(images=10)])
+    for images, found in ((None, 1000), (1000, 1000), (10, 10)):
+        chosen = results.choose(errors, "resnet20-cifar10", "spike-norm-unit", images=images)
+        assert set(chosen["images"]) == {found}
+    with pytest.raises(results.MissingTableError):
+        results.choose(errors, "resnet20-cifar10", "spike-norm-unit", images=11)
+
+
 def test_thresholds_that_differ_by_a_digest_alone_are_refused(tables):
     errors = results.load("errors", tables)
     table = errors["vgg16-cifar10"]

@@ -105,13 +105,9 @@ def test_shipped_network_is_found_by_name(path, trained, monkeypatch):
 
 
 SHIPPED = {
-    "resnet20-cifar10-basic-60epochs": "05eae52dbd306cb481365437a7bd5a1dbcc9ca119606b91e670553d2c916f789",
-    "resnet20-cifar10-60epochs-decay3": "31e76a5d5364f7d65a549f6c65c5e1be9d23c2dfbe85642ca2b43d9fb77a06ec",
-    "resnet20-cifar10-constraint1-60epochs": "b1eaeb851dc2e8722b1d2684948b173fad7b53350ca9b95d15e7b1ea1c35f918",
-    "resnet20-cifar10-60epochs": "afa2da6e751683ab2d87c7ae7cf1497f384a70ca71d17e0b9bd19d20abb75f5f",
-    "resnet20-cifar10": "a4e16b702a93f888685aaad9ae9553836ca128b3e6cfab92ff47ecea653d80b1",
-    "resnet20-cifar10-basic": "c663bba6add75d9ca16306e615b26cbcd6c8837d6775eb526aa5c58d129ffb53",
-    "resnet20-cifar10-constraint1": "004c5504c5711599a3124ca59215bd747a8b11e23a9c5595f7f8387855554e0a",
+    "resnet20-cifar10": "83138f5801b3dd934829251de571f8abb76492aaf7ccfaa510a44779abf83d5f",
+    "resnet20-cifar10-basic": "05eae52dbd306cb481365437a7bd5a1dbcc9ca119606b91e670553d2c916f789",
+    "resnet20-cifar10-constraint1": "b1eaeb851dc2e8722b1d2684948b173fad7b53350ca9b95d15e7b1ea1c35f918",
     "resnet20-cifar10-steps16": "77bc6fb4681d313776ddc9904bffee24a749b4923230ba31bf46f7bc9bc0c2c1",
     "resnet34-imagenette": "e78b1dd30ea745a7647c9d83d3704ca3d9e2cbcb12f857ae1611782c8c72734d",
     "vgg16-cifar10": "4c952770eb55078152f7bcf99198905fc8f0874d329c6a6548229c7f0798d903",

@@ -109,6 +109,7 @@ def test_without_validation_the_last_network_is_kept(tmp_path):
     train(trainer(replace(RECIPE, validation=0)), tmp_path)
     assert load_checkpoint(tmp_path / "best.safetensors").info["epochs_trained"] == 2
     assert all(row["test_error"] for row in log(tmp_path))
+    assert all(row["validation_error"] == "" for row in log(tmp_path))
 
 
 def test_half_stores_the_weights_as_float16(tmp_path):

@@ -99,12 +99,20 @@ def test_thresholds_of_one_name_but_other_values_are_kept_apart():
 
 
 @pytest.mark.parametrize("digest", ["x", "00123456", "12e45678"])  # a table must not take them for numbers
-def test_rows_make_way_only_for_those_of_the_same_seeds(digest, tmp_path):
-    def rows(*given: tuple[str, str]) -> pd.DataFrame:
+def test_rows_make_way_only_for_those_of_the_same_seeds_and_steps(digest, tmp_path):
+    def rows(*given: tuple[str, str, int]) -> pd.DataFrame:
         base = dict.fromkeys(KEYS, "x") | {"checkpoint": digest, "thresholds": digest}
-        return pd.DataFrame([base | {"reset": reset, "seed": seeds} for reset, seeds in given])
+        return pd.DataFrame([base | dict(zip(("reset", "seed", "steps"), row, strict=True)) for row in given])
 
-    rows(("zero", "3"), ("subtract", "3"), ("zero", "4 5")).to_csv(tmp_path / "table.csv", index=False)
-    table = with_earlier(rows(("zero", "2 3 4")), tmp_path / "table.csv")
-    kept = [("subtract", "3"), ("zero", "4 5"), ("zero", "2 3 4")]
-    assert list(zip(table["reset"], table["seed"], strict=True)) == kept
+    def after(*given: tuple[str, str, int]) -> list[tuple[str, str, int]]:
+        table = with_earlier(rows(*given), tmp_path / "table.csv")
+        return list(zip(table["reset"], table["seed"], table["steps"], strict=True))
+
+    earlier = ("zero", "3", 10), ("zero", "3", 20), ("subtract", "3", 10), ("zero", "4 5", 10)
+    rows(*earlier).to_csv(tmp_path / "table.csv", index=False)
+    assert after(("zero", "2 3 4", 20)) == [*earlier[2:], ("zero", "2 3 4", 20)]
+    assert after(("zero", "2 3 4", 10)) == [*earlier, ("zero", "2 3 4", 10)]  # the earlier one was longer
+    assert after(("zero", "3", 10)) == [("zero", "3", 10), ("zero", "3", 20), *earlier[2:]]
+    assert after(("zero", "3", 5), ("zero", "3", 10), ("zero", "3", 40)) == [
+        ("zero", "3", 5), ("zero", "3", 10), ("zero", "3", 20), ("zero", "3", 40), *earlier[2:]
+    ]  # fmt: skip
