@@ -48,10 +48,6 @@ ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
 LINES = {"poisson": ".-", "current": ".--"}
 RESET_OF = {"poisson": "zero", "current": "subtract"}  # the paper's, and that of conversions for few steps
-POINTS_LOST = {
-    "vgg16-cifar10": "VGG-16",
-    "resnet20-cifar10": "ResNet-20",
-}
 JUNCTIONS = CONSTRAINTS["1"].checkpoint
 
 
@@ -280,8 +276,8 @@ def points_lost(errors: TABLES) -> Figure:
     with style():
         figure = Figure(figsize=(4.6, 2.5))
         ax = figure.subplots()
-        for number, (name, label) in enumerate(POINTS_LOST.items()):
-            table = errors.get(name, pd.DataFrame(columns=["coding", "images"]))
+        for number, name in enumerate(main_networks(errors, "cifar10")):
+            table, label = errors[name], describe(name).split(", ")[0]
             codings = [coding for coding in ("poisson", "current") if (table["coding"] == coding).any()]
             for coding in codings:
                 rows = table[(table["coding"] == coding) & (table["reset"] == RESET_OF[coding])]

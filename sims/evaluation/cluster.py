@@ -53,9 +53,10 @@ def compute(
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
     with cluster(workers, scheduler) as address, connect(address) as client:
-        for setting in {shard.case.setting for shard in missing} if runtime == "standalone" else ():
-            told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
-            open_simulator(*told, model=models[setting])  # compiled once, before the workers look for it
+        if runtime == "standalone":  # compiled once, before the workers look for it
+            for setting in {shard.case.setting for shard in missing}:
+                told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
+                open_simulator(*told, model=models[setting])
         network = client.scatter(checkpoint, broadcast=True)
         waiting = deque(missing)
         running: dict[Future, Shard] = {}
@@ -141,10 +142,9 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[str]:
         yield scheduler
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers leave Ctrl-C to this process, which ends them
+    quiet = {"distributed.worker.profile.enabled": False}  # which samples stacks a hundred times a second
     try:
-        with dask.config.set(
-            {"distributed.worker.profile.enabled": False}
-        ):  # it samples stacks a hundred times a second
+        with dask.config.set(quiet):
             made = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
