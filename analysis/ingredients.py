@@ -17,7 +17,7 @@ from tqdm import tqdm
 from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.conversion import Conversion, open_conversion
-from netspec.data import load_images
+from netspec.data import load_images, random_training_images
 from netspec.errors import run_command
 from netspec.files import write_atomically
 from netspec.options import add_options, make_parser
@@ -136,10 +136,9 @@ def main() -> None:
     name = find_checkpoint(options.checkpoint).stem
     path = Path(options.out or Path(__file__).parent / "results" / f"{name}-ingredients.csv")
     shape = network.spec.input.shape
-    images = load_images(options.data, shape, network.classes).first(options.images).of_known_classes()
-    training = load_images(options.data, shape, network.classes, "train").random(
-        min(TRAINING_IMAGES, options.images), options.seed
-    )
+    first = load_images(options.data, shape, network.classes, choose=lambda every: every.first(options.images))
+    images, seen = first.of_known_classes(), min(TRAINING_IMAGES, options.images)
+    training = random_training_images(options.data, shape, network.classes, seen, options.seed)
     ann = float(100 * np.mean(ann_predictions(network, images.images) != images.labels))
     key = {
         "checkpoint": network.digest[:8],

@@ -6,6 +6,7 @@ import hashlib
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from netspec.image_files import (
     CIFAR10_URL,
     IMAGENETTE_CLASSES,
     ImageFiles,
+    Images,
     find_images,
     imagenet_files,
     read_image,
@@ -32,6 +34,7 @@ __all__ = [
     "imagenet_folder",
     "load_images",
     "no_images",
+    "random_training_images",
     "samples",
 ]
 
@@ -43,8 +46,8 @@ CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """Labelled images.
+class ImageSet(Images):
+    """Labelled images in memory.
 
     Parameters
     ----------
@@ -94,21 +97,8 @@ class ImageSet:
             raise UserError(f"the classes of images of {self.source} are not known; put them into one folder a class")
         return self
 
-    def random(self, n: int, seed: int) -> ImageSet:
-        """``n`` images drawn without replacement, in their order; UserError if there are not as many."""
-        self.first(n)
-        chosen = np.random.default_rng(seed % 2**64).choice(len(self), n, replace=False)
-        return self.subset(np.sort(chosen))
 
-    def first(self, n: int | None) -> ImageSet:
-        """The first ``n`` images, or all; raises UserError if there are not as many."""
-        if n is None:
-            return self
-        if n < 1:
-            raise UserError(f"the number of images must be at least 1, got {n}")
-        if n > len(self):
-            raise UserError(f"{n} images were asked for, but {self.source} has {len(self)}")
-        return self.subset(slice(n))
+Found = ImageSet | ImageFiles
 
 
 def cifar10(split: str, folder: str | os.PathLike | None = None) -> ImageSet:
@@ -254,7 +244,13 @@ def no_images(n: int, shape: tuple[int, int, int], classes: tuple[str, ...], sou
     return ImageSet(np.zeros((n, *shape), dtype=np.uint8), np.full(n, -1), classes, source)
 
 
-def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str = "test") -> ImageSet:
+def load_images(
+    source: str,
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...],
+    split: str = "test",
+    choose: Callable[[Found], Found] | None = None,
+) -> ImageSet:
     """Images for a network by the name of a data set or a folder.
 
     Parameters
@@ -269,7 +265,23 @@ def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ..
         The network's classes.
     split : {'test', 'train'}
         Of CIFAR-10 and ImageNet.
+    choose : callable, optional
+        Gives those of all images that are wanted; no other files are read.
     """
+    found = found_images(source, shape, classes, split)
+    images = choose(found) if choose else found
+    return images if isinstance(images, ImageSet) else _read(images)
+
+
+def random_training_images(
+    source: str, shape: tuple[int, int, int], classes: tuple[str, ...], n: int, seed: int
+) -> ImageSet:
+    """``n`` random ones of the training images of :func:`load_images`."""
+    return load_images(source, shape, classes, "train", lambda every: every.random(n, seed))
+
+
+def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str) -> Found:
+    """All images of a source, as of :func:`load_images`; photographs are still in their files."""
     if Path(source).suffix == ".npz":
         return arrays(source, shape, classes)
     if source in ("cifar10-samples", "imagenet-samples"):
@@ -281,5 +293,5 @@ def load_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ..
     if (Path(source) / CIFAR10_FOLDER.replace("bin", "py")).is_dir():
         refuse_pickled(Path(source))
     if split_folder(source, split):
-        return imagenet_folder(source, split, shape, classes)
-    return image_folder(source, shape, classes)
+        return imagenet_files(source, split, shape, classes)
+    return find_images(source, shape, classes)

@@ -14,7 +14,7 @@ import numpy as np
 
 from netspec.ann import ann_peaks
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from netspec.data import load_images
+from netspec.data import random_training_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_file
 from netspec.options import add_options, make_parser, number
@@ -118,9 +118,10 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.spiking:
         raise UserError(f"{checkpoint.spec.name} was brought in as a spiking network: its thresholds are part of it")
-    source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
+    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
+    source = random_training_images(options.data, shape, classes, options.images, options.seed)
     out = writable_file(options.out)
-    x = checkpoint.encode(source.random(options.images, options.seed).images)
+    x = checkpoint.encode(source.images)
     found = equalise(checkpoint, x, options.peak, options.inside)
     told = {name: getattr(options, name) for name in ("peak", "inside", "images", "seed")}
     info = {**checkpoint.info, "equalised": {"from": checkpoint.digest, "source": source.source, **told}}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from netspec.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGENETTE_CLASSES", "ImageFiles", "find_images", "imagenet_files", "read_crop", "read_image"]
+__all__ = ["IMAGENETTE_CLASSES", "ImageFiles", "Images", "find_images", "imagenet_files", "read_crop", "read_image"]
 
 IMAGENETTE_CLASSES = {  # the folders of Imagenette, ten classes of ImageNet
     "n01440764": "tench",
@@ -43,8 +44,36 @@ ASPECT = 4 / 3  # of a random crop, at most, or its inverse
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on the image lies on its side
 
 
+class Images(ABC):
+    """Labelled images of one source, in an order, of which some can be taken."""
+
+    source: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def subset(self, indices: np.ndarray | slice) -> Self: ...
+
+    def first(self, n: int | None) -> Self:
+        """The first ``n`` images, or all; raises UserError if there are not as many."""
+        if n is None:
+            return self
+        if n < 1:
+            raise UserError(f"the number of images must be at least 1, got {n}")
+        if n > len(self):
+            raise UserError(f"{n} images were asked for, but {self.source} has {len(self)}")
+        return self.subset(slice(n))
+
+    def random(self, n: int, seed: int) -> Self:
+        """``n`` images drawn without replacement, in their order; UserError if there are not as many."""
+        self.first(n)
+        chosen = np.random.default_rng(seed % 2**64).choice(len(self), n, replace=False)
+        return self.subset(np.sort(chosen))
+
+
 @dataclass(frozen=True)
-class ImageFiles:
+class ImageFiles(Images):
     """Labelled images in files.
 
     Parameters

@@ -25,6 +25,7 @@ from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode
 from netspec.data import ImageSet
 from netspec.errors import UserError
 from netspec.files import write_atomically
+from netspec.held_out import split
 from netspec.image_files import ImageFiles, read_image
 from netspec.loading import Batch, InFiles, InMemory
 from netspec.recipe import Recipe
@@ -92,16 +93,15 @@ class Trainer:
         self.classes, self.source, self.provenance = images.classes, images.source, images.provenance
         self.started_from = dict(start.info) if start else {}
         self.mean, self.gain = (start.mean, start.gain) if start else input_coding(images)
-        order = np.random.default_rng(recipe.seed).permutation(len(images))
+        learned, held_out = split(len(images), recipe.validation, recipe.seed)
 
         def batches(images: ImageSet | ImageFiles, padded: bool = False) -> InMemory | InFiles:
             if isinstance(images, ImageSet):
                 return InMemory(images, self.mean, self.gain, self.device, padded)
             return InFiles(images, self.mean, self.gain, self.device, workers)
 
-        self.train = batches(images.subset(np.sort(order[recipe.validation :])), padded=True)
-        held_out = images.subset(np.sort(order[: recipe.validation]))
-        self.held_out = batches(held_out) if recipe.validation else None
+        self.train = batches(images.subset(learned), padded=True)
+        self.held_out = batches(images.subset(held_out)) if recipe.validation else None
         self.test = batches(test)
         self.run: Callable[[torch.Tensor], torch.Tensor] = self.ann
         if recipe.compiled and recipe.time_steps:  # with all its steps, the whole would take minutes to compile

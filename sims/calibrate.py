@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.conversion import Conversion, find_conversion, load_conversion
-from netspec.data import load_images
+from netspec.data import random_training_images
 from netspec.errors import UserError, run_command
 from netspec.files import read_json, writable_file, write_json
 from netspec.options import CORES, add_options, make_parser, number
@@ -94,8 +94,9 @@ def main() -> None:
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
-    source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
-    x = checkpoint.encode(source.random(options.images, options.seed).images)
+    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
+    source = random_training_images(options.data, shape, classes, options.images, options.seed)
+    x = checkpoint.encode(source.images)
     wanted = Thresholds(
         unit,
         options.method,
@@ -134,8 +135,9 @@ def main() -> None:
 
 def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """A conversion for few steps, into its file."""
-    source = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes, "train")
-    x = checkpoint.encode(source.random(options.images, options.seed).images)
+    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
+    source = random_training_images(options.data, shape, classes, options.images, options.seed)
+    x = checkpoint.encode(source.images)
     made = {"source": source.source, "seed": options.seed}
     out = writable_file(options.out or find_conversion(options.checkpoint, options.method))
     if options.method == "activations":

@@ -15,6 +15,7 @@ from netspec.conversion import Conversion, open_conversion
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
+from netspec.held_out import held_out_images
 from netspec.options import CORES, add_options, make_parser
 from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
 from sims.evaluation.cluster import RETRIES, compute
@@ -29,6 +30,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_options(parser, checkpoint="vgg16-cifar10", conversions=["spike-norm"], resets=[], coding=None, model=None)
     add_options(parser, data="cifar10", images=None, steps=2500, seed=0, seeds=1)
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="in place of test images, the training images that training held out: to choose a conversion by",
+    )
     add_runtime_option(parser)
     parser.add_argument("--shard", type=int, default=50, help="images of one task")
     parser.add_argument(
@@ -49,7 +55,10 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.spiking:
         raise UserError(f"{checkpoint.spec.name} has no ANN to compare with; sims/run.py runs it")
-    everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
+    if options.held_out:
+        everything = held_out_images(checkpoint, options.data)
+    else:
+        everything = load_images(options.data, checkpoint.spec.input.shape, checkpoint.classes)
     images = everything.first(options.images).of_known_classes()
     conversions = [
         open_conversion(choice, options.checkpoint, checkpoint).told(reset, options.coding)

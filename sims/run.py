@@ -63,7 +63,7 @@ def main(
         images = no_images(shown, shape, network.classes, options.events)
     else:
         source = options.data or bundled[shape]
-        images = load_images(source, shape, network.classes).first(options.images)
+        images = load_images(source, shape, network.classes, choose=lambda every: every.first(options.images))
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name

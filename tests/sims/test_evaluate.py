@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from commands import WRONG_RUNS, files, save_images, started
 from evaluations import ERRORS, OPERATIONS, STEPS, TABLES, note_attempts, shard_files, tables, wait_for
 
 from netspec.ann import ann_predictions
-from netspec.checkpoint import load_checkpoint
+from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.data import samples
+from netspec.held_out import split
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
 from sims.brian.runtime import open_simulator
 from sims.evaluation import cluster
@@ -98,6 +100,21 @@ def test_torch_evaluates_as_well_and_tables_tell_it(run_evaluate, tiny, tmp_path
     expected = recordings(tiny, range(1))[0].predictions()[:6]
     assert last["snn_error"].iloc[0] == pytest.approx(100 * np.mean(expected != samples().labels[:6]))
     assert len(shard_files(tmp_path / "out")) == 4
+
+
+def test_held_out_images_take_the_place_of_test_images(run_evaluate, tiny, tmp_path):
+    info = {"recipe": {"validation": 5, "seed": 1}, "trained_on": samples().source}
+    save_checkpoint(replace(load_checkpoint(tiny), info=info), tmp_path / "tiny.safetensors")
+    held_out = samples().subset(split(20, 5, 1)[1])
+    np.savez(tmp_path / "held-out.npz", images=held_out.images, labels=held_out.labels)
+    arguments = ["--checkpoint", tmp_path / "tiny.safetensors", "--thresholds", find_thresholds(tiny, "spike-norm")]
+    for choice in (["--held-out"], ["--data", tmp_path / "held-out.npz"]):
+        assert run_evaluate(tmp_path / "out", *arguments, *choice).status == 0
+    table = pd.read_csv(tmp_path / "out" / ERRORS)
+    asked, same = (rows.drop(columns="data").reset_index(drop=True) for _, rows in table.groupby("data", sort=False))
+    pd.testing.assert_frame_equal(asked, same)
+    assert set(asked["images"]) == {5}
+    assert table["data"].iloc[0] == f"held out of {samples().source} {held_out.digest[:8]}"
 
 
 def test_all_choices_have_their_rows(run_evaluate, tiny, tmp_path):
@@ -267,6 +284,7 @@ def test_whole_cases_have_their_rows_although_others_failed(run_evaluate, tmp_pa
 
 WRONG = WRONG_RUNS | {
     "--seeds 0": "--seeds must be at least 1, got 0",
+    "--held-out": "does not tell which images its training held out",
     "--shard 0": "--shard must be at least 1, got 0",
     "--workers 0": "--workers must be at least 1, got 0",
     "--thresholds spike-norm none.json": "cannot read the thresholds none.json: No such file",

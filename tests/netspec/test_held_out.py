@@ -1,0 +1,110 @@
+"""Images that training held out: the same ones that it tested its epochs on, and none else is read."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import save_image
+from networks import net
+
+from netspec import image_files
+from netspec.ann import ann_predictions
+from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.data import load_images, random_training_images
+from netspec.errors import UserError
+from netspec.files import writable_folder
+from netspec.held_out import held_out_images, split
+from netspec.image_files import imagenet_files
+from netspec.recipe import Recipe
+from netspec.spec import Projection
+from netspec.trainer import Trainer, train
+
+SPEC = net(
+    "toy",
+    {"input": (48, 48, 3), "output": (1, 1, 3)},
+    Projection("input", "output", kind="dense", pool=48),
+)
+RECIPE = Recipe(epochs=1, batch=6, lr=0.01, init="he", validation=13, bf16=False, seed=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Ten photographs of each of three classes, all different, and two of each to test on."""
+    root, draw = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for part, n in (("train", 10), ("val", 2)):
+        for name in "abc":
+            for number in range(n):
+                save_image(root / part / name / f"{number}.png", draw.integers(0, 256, (60, 70, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory) -> Path:
+    """Folder of a training that is over."""
+    images, test = (imagenet_files(folder, part, SPEC.input.shape) for part in ("train", "test"))
+    out = writable_folder(tmp_path_factory.mktemp("trained"))
+    train(Trainer(SPEC, images, test, RECIPE, "cpu"), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def network(trained) -> Checkpoint:
+    return load_checkpoint(trained / "best.safetensors")
+
+
+@pytest.fixture
+def was_read(monkeypatch) -> list[Path]:
+    """The files that are read from now on."""
+    read, paths = image_files.read_image, []
+    monkeypatch.setattr(image_files, "read_image", lambda path, shape: paths.append(path) or read(path, shape))
+    return paths
+
+
+def told(network: Checkpoint, **changed: object) -> Checkpoint:
+    recipe = {**network.info["recipe"], **changed}
+    return replace(network, info={**network.info, "recipe": recipe})
+
+
+def test_they_are_those_by_which_training_chose(folder, trained, network, was_read):
+    images = held_out_images(network, str(folder))
+    assert len(images) == len(was_read) == 13 and len(set(images.files)) == 13
+    assert images.source == f"held out of {folder.name} train"
+    with open(trained / "log.csv", newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    error = np.mean(ann_predictions(network, images.images) != images.labels)
+    assert 0 < error < 1 and float(epoch["validation_error"]) == pytest.approx(error)
+    everything = imagenet_files(folder, "train", SPEC.input.shape)
+    learned = everything.subset(split(30, 13, RECIPE.seed)[0])
+    assert set(learned.files) | {file.encode() for file in images.files} == set(everything.files)
+    assert len(learned) == 17
+    for image, file in zip(images.images, images.files, strict=True):
+        np.testing.assert_array_equal(image, image_files.read_image(folder / "train" / file, SPEC.input.shape))
+
+
+def test_only_the_wanted_photographs_are_read(folder, was_read):
+    shape, classes = SPEC.input.shape, tuple("abc")
+    everything = load_images(str(folder), shape, classes, "train")
+    assert len(was_read) == 30
+    was_read.clear()
+    some = random_training_images(str(folder), shape, classes, 7, 3)
+    assert len(was_read) == 7
+    assert (some.files, some.digest) == ((expected := everything.random(7, 3)).files, expected.digest)
+    was_read.clear()
+    first = load_images(str(folder), shape, classes, choose=lambda every: every.first(2))
+    assert len(first) == len(was_read) == 2
+    with pytest.raises(UserError, match=r"31 images were asked for, but .* train has 30"):
+        random_training_images(str(folder), shape, classes, 31, 0)
+
+
+def test_who_does_not_know_them_says_so(folder, network):
+    for info in ({}, {"recipe": 3}, {"recipe": {"validation": "13", "seed": 0}}, {"recipe": {"validation": 13}}):
+        with pytest.raises(UserError, match="toy does not tell which images its training held out"):
+            held_out_images(replace(network, info=info), str(folder))
+    with pytest.raises(UserError, match="the training of toy held out no images"):
+        held_out_images(told(network, validation=0), str(folder))
+    with pytest.raises(UserError, match=r"toy was trained on .* train, which .* is not"):
+        held_out_images(told(network, validation=30), str(folder))
+    with pytest.raises(UserError, match=r"toy was trained on .* train, which .*/val is not"):
+        held_out_images(network, str(folder / "val"))
