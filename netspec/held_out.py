@@ -1,6 +1,8 @@
 """Training images that training keeps apart: to choose an epoch or a conversion by, before any test image is seen."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,21 +32,40 @@ def held_out_images(checkpoint: Checkpoint, source: str) -> ImageSet:
     Raises
     ------
     UserError
-        If the checkpoint does not tell which they were, if there were none, or if it was trained on other images.
+        If the checkpoint does not tell which they were, if there were none, or if it was trained on other images: by
+        their digest; of a checkpoint that has none, by the name of the source alone.
     """
-    name, recipe = checkpoint.spec.name, checkpoint.info.get("recipe")
-    told = recipe if isinstance(recipe, dict) else {}
-    held_out, seed = told.get("validation"), told.get("seed")
-    if not isinstance(held_out, int) or not isinstance(seed, int) or min(held_out, seed) < 0:
+    name, info = checkpoint.spec.name, checkpoint.info
+    trained_on, held_out, seed = told = learned_from(info)
+    if None in told or not consistent(info):
         raise UserError(f"{name} does not tell which images its training held out")
     if not held_out:
         raise UserError(f"the training of {name} held out no images")
-    trained_on = checkpoint.info.get("trained_on")
 
     def choose(images: ImageSet | ImageFiles) -> ImageSet | ImageFiles:
-        if images.source != trained_on or held_out >= len(images):
-            raise UserError(f"{name} was trained on {trained_on}, which {source} is not")
+        digest = info.get("training_images")
+        same = images.provenance.endswith(f" {digest}") if digest else images.source == trained_on
+        if not same or held_out >= len(images):
+            raise UserError(f"{name} was trained on {trained_on}, and these images of {source} are not the same")
         return images.subset(split(len(images), held_out, seed)[1])
 
     chosen = load_images(source, checkpoint.spec.input.shape, checkpoint.classes, "train", choose)
     return replace(chosen, source=f"held out of {chosen.source}")
+
+
+def learned_from(info: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Source, number of images held out, and seed of a training; None for what is not told."""
+    recipe = info.get("recipe")
+    numbers = [recipe.get(key) if isinstance(recipe, dict) else None for key in ("validation", "seed")]
+    held_out, seed = (value if isinstance(value, int) and value >= 0 else None for value in numbers)
+    return info.get("trained_on"), held_out, seed
+
+
+def consistent(info: Mapping[str, Any]) -> bool:
+    """Whether the trainings before, if there were some, learned none of the images that the last one held out."""
+    trained_on, held_out, seed = learned_from(info)
+    while info := info.get("started_from") or {}:
+        source, before, same = learned_from(info)
+        if source != trained_on or same != seed or before is None or before < held_out:
+            return False
+    return True

@@ -173,7 +173,8 @@ class Trainer:
     def checkpoint(self, test_error: float | None) -> Checkpoint:
         """The network as it stands, all scales folded in."""
         info = {"recipe": asdict(self.recipe), "epochs_trained": self.epoch, "test_error": test_error}
-        info |= {"trained_on": self.source, "test_images": len(self.test)}
+        info |= {"trained_on": self.source, "training_images": self.provenance.rpartition(" ")[2]}
+        info |= {"test_images": len(self.test)}
         info |= {"torch": torch.__version__, "device": self.device.type}
         info |= {"started_from": self.started_from} if self.started_from else {}
         return Checkpoint(self.ann.described(), self.ann.folded(), self.mean, self.gain, self.classes, info)

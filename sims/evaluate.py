@@ -100,7 +100,8 @@ def main() -> None:
         summary = summary_table(tables, images.labels, ann_predictions(checkpoint, images.images))
         operations = operations_table(tables, checkpoint.spec)
         name = find_checkpoint(options.checkpoint).stem
-        paths = {out / f"{name}-errors.csv": summary, out / f"{name}-operations.csv": operations}
+        kind = "-held-out" if options.held_out else ""  # which no table of test errors is to take in
+        paths = {out / f"{name}-errors{kind}.csv": summary, out / f"{name}-operations{kind}.csv": operations}
         for path, table in {path: with_earlier(table, path) for path, table in paths.items()}.items():
             write_atomically(path, table.to_csv(index=False))
         print(summary.drop(columns=["checkpoint", "data"]).to_string(index=False))

@@ -1,6 +1,7 @@
 """Images that training held out: the same ones that it tested its epochs on, and none else is read."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ SPEC = net(
     Projection("input", "output", kind="dense", pool=48),
 )
 RECIPE = Recipe(epochs=1, batch=6, lr=0.01, init="he", validation=13, bf16=False, seed=5)
+HELD_OUT = [66, 72, 157, 49870, 49937, 49981]  # of 50,000, by seed 0: the first and last three of 1,000
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +101,47 @@ def test_only_the_wanted_photographs_are_read(folder, was_read):
 
 
 def test_who_does_not_know_them_says_so(folder, network):
-    for info in ({}, {"recipe": 3}, {"recipe": {"validation": "13", "seed": 0}}, {"recipe": {"validation": 13}}):
+    recipe = network.info["recipe"]
+    for changed in (
+        {"recipe": None}, {"recipe": 3}, {"recipe": {**recipe, "validation": "13"}}, {"recipe": {"validation": 13}},
+        {"trained_on": None}, {"started_from": {"imported": "a module"}},
+        {"started_from": {**network.info, "trained_on": "other images"}},
+        {"started_from": {**network.info, "recipe": {**recipe, "seed": 6}}},
+        {"started_from": {**network.info, "started_from": {**network.info, "recipe": {**recipe, "validation": 12}}}},
+    ):  # fmt: skip
         with pytest.raises(UserError, match="toy does not tell which images its training held out"):
-            held_out_images(replace(network, info=info), str(folder))
+            held_out_images(replace(network, info={**network.info, **changed}), str(folder))
     with pytest.raises(UserError, match="the training of toy held out no images"):
         held_out_images(told(network, validation=0), str(folder))
-    with pytest.raises(UserError, match=r"toy was trained on .* train, which .* is not"):
+    others = r"toy was trained on .* train, and these images of .* are not the same"
+    with pytest.raises(UserError, match=others):
         held_out_images(told(network, validation=30), str(folder))
-    with pytest.raises(UserError, match=r"toy was trained on .* train, which .*/val is not"):
+    with pytest.raises(UserError, match=others):
         held_out_images(network, str(folder / "val"))
+
+
+def test_images_are_known_by_their_digest_or_by_their_folder(folder, network, tmp_path):
+    expected = held_out_images(network, str(folder)).digest
+    shutil.copytree(folder, moved := tmp_path / "elsewhere")
+    assert held_out_images(network, str(moved)).digest == expected
+    shutil.copytree(folder, same := tmp_path / folder.name)
+    (same / "train" / "a" / "0.png").rename(same / "train" / "a" / "new.png")
+    with pytest.raises(UserError, match="are not the same"):
+        held_out_images(network, str(same))
+    earlier = replace(network, info={key: value for key, value in network.info.items() if key != "training_images"})
+    assert held_out_images(earlier, str(folder)).digest == expected
+    with pytest.raises(UserError, match="are not the same"):
+        held_out_images(earlier, str(moved))
+
+
+def test_a_network_trained_further_holds_out_no_more_than_before(folder, network):
+    further = told(network, validation=5)
+    further = replace(further, info={**further.info, "started_from": network.info})
+    few, all_of_them = (set(held_out_images(each, str(folder)).files) for each in (further, network))
+    assert len(few) == 5 and few < all_of_them
+
+
+def test_shipped_networks_have_learned_the_others():
+    """The split is part of what they are: another one would show images that they have learned."""
+    learned, held_out = split(50_000, 1000, 0)
+    assert [*held_out[:3], *held_out[-3:]] == HELD_OUT and len(learned) == 49_000
