@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -132,7 +132,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def remove_scratch(runs: Path) -> None:
     for lock in runs.glob("*/lock"):
-        with locked(lock, wait=False) as held:
+        with suppress(FileNotFoundError), locked(lock, wait=False) as held:  # a run that ends now removes its own
             if held:
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
