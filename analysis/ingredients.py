@@ -17,10 +17,11 @@ from tqdm import tqdm
 from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.conversion import Conversion, open_conversion
-from netspec.data import load_images, random_training_images
+from netspec.data import load_images
 from netspec.errors import run_command
 from netspec.files import write_atomically
 from netspec.options import add_options, make_parser
+from netspec.training_images import random_training_images
 from sims.brian.runtime import open_simulator
 from sims.conversion.activations import activations_of, from_activations
 from sims.conversion.search import search
@@ -138,7 +139,7 @@ def main() -> None:
     shape = network.spec.input.shape
     first = load_images(options.data, shape, network.classes, choose=lambda every: every.first(options.images))
     images, seen = first.of_known_classes(), min(TRAINING_IMAGES, options.images)
-    training = random_training_images(options.data, shape, network.classes, seen, options.seed)
+    training = random_training_images(network, options.data, seen, options.seed)
     ann = float(100 * np.mean(ann_predictions(network, images.images) != images.labels))
     key = {
         "checkpoint": network.digest[:8],

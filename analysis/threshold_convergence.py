@@ -18,11 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from netspec.data import random_training_images
 from netspec.errors import run_command
 from netspec.files import read_json, writable_file, write_atomically, write_json
 from netspec.options import CORES, add_options, make_parser
 from netspec.thresholds import open_thresholds
+from netspec.training_images import random_training_images
 from sims.brian.runtime import open_simulator
 from sims.simulation.run_input import RunInput, Simulator
 
@@ -73,8 +73,7 @@ def main() -> None:
     thresholds = dict(open_thresholds(options.thresholds, options.checkpoint, checkpoint).values)
     name = f"{find_checkpoint(options.checkpoint).stem}-threshold-convergence.csv"
     out = writable_file(options.out or Path("output") / name)
-    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
-    x = checkpoint.encode(random_training_images(options.data, shape, classes, options.images, options.seed).images)
+    x = checkpoint.encode(random_training_images(checkpoint, options.data, options.images, options.seed).images)
     layer = checkpoint.spec.output.name
     for steps in options.steps:
         RunInput(x[:1], thresholds, steps, measured=(layer,)).checked(checkpoint.spec)

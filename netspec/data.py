@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,13 @@ from netspec.image_files import (
 __all__ = [
     "CIFAR10_CLASSES",
     "IMAGENETTE_CLASSES",
+    "AnyImages",
     "ImageSet",
     "cifar10",
     "image_folder",
     "imagenet_folder",
     "load_images",
     "no_images",
-    "random_training_images",
     "samples",
 ]
 
@@ -71,7 +72,7 @@ class ImageSet(Images):
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over the pixels."""
         return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
@@ -86,11 +87,6 @@ class ImageSet(Images):
         labels = np.array([*(place.get(name, -1) for name in self.classes), -1])[self.labels]
         return replace(self, labels=labels, classes=classes)
 
-    @property
-    def provenance(self) -> str:
-        """Source, and a digest of the pixels: a folder's images may change."""
-        return f"{self.source} {self.digest[:8]}"
-
     def of_known_classes(self) -> ImageSet:
         """Itself; raises UserError if the class of an image is not known."""
         if (self.labels < 0).any():
@@ -98,7 +94,7 @@ class ImageSet(Images):
         return self
 
 
-Found = ImageSet | ImageFiles
+AnyImages = ImageSet | ImageFiles
 
 
 def cifar10(split: str, folder: str | os.PathLike | None = None) -> ImageSet:
@@ -249,7 +245,7 @@ def load_images(
     shape: tuple[int, int, int],
     classes: tuple[str, ...],
     split: str = "test",
-    choose: Callable[[Found], Found] | None = None,
+    choose: Callable[[AnyImages], AnyImages] | None = None,
 ) -> ImageSet:
     """Images for a network by the name of a data set or a folder.
 
@@ -273,14 +269,7 @@ def load_images(
     return images if isinstance(images, ImageSet) else _read(images)
 
 
-def random_training_images(
-    source: str, shape: tuple[int, int, int], classes: tuple[str, ...], n: int, seed: int
-) -> ImageSet:
-    """``n`` random ones of the training images of :func:`load_images`."""
-    return load_images(source, shape, classes, "train", lambda every: every.random(n, seed))
-
-
-def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str) -> Found:
+def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, ...], split: str) -> AnyImages:
     """All images of a source, as of :func:`load_images`; photographs are still in their files."""
     if Path(source).suffix == ".npz":
         return arrays(source, shape, classes)

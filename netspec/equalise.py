@@ -14,11 +14,11 @@ import numpy as np
 
 from netspec.ann import ann_peaks
 from netspec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from netspec.data import random_training_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_file
 from netspec.options import add_options, make_parser, number
 from netspec.spec import NetSpec
+from netspec.training_images import random_training_images
 
 __all__ = ["equalise", "joined", "scaled"]
 
@@ -118,8 +118,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.spiking:
         raise UserError(f"{checkpoint.spec.name} was brought in as a spiking network: its thresholds are part of it")
-    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
-    source = random_training_images(options.data, shape, classes, options.images, options.seed)
+    source = random_training_images(checkpoint, options.data, options.images, options.seed)
     out = writable_file(options.out)
     x = checkpoint.encode(source.images)
     found = equalise(checkpoint, x, options.peak, options.inside)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import exp, log, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -49,11 +50,20 @@ class Images(ABC):
 
     source: str
 
+    @property
+    @abstractmethod
+    def digest(self) -> str: ...
+
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def subset(self, indices: np.ndarray | slice) -> Self: ...
+
+    @property
+    def provenance(self) -> str:
+        """Source, and the digest's begin: a folder's images may change."""
+        return f"{self.source} {self.digest[:8]}"
 
     def first(self, n: int | None) -> Self:
         """The first ``n`` images, or all; raises UserError if there are not as many."""
@@ -116,13 +126,13 @@ class ImageFiles(Images):
             images[index] = read_image(self.path(index), self.shape)
         return images
 
-    @property
-    def provenance(self) -> str:
-        """Source, and a digest of the files' names, sizes and labels: a folder's images may change."""
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the files' names, labels and sizes."""
         sha = hashlib.sha256(self.files.tobytes() + self.labels.tobytes())
         sizes = [self.path(index).stat().st_size for index in range(len(self))]
         sha.update(np.array(sizes, dtype=np.int64).tobytes())
-        return f"{self.source} {sha.hexdigest()[:8]}"
+        return sha.hexdigest()
 
 
 def find_images(

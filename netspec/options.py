@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ".npz file with images and labels; "
         "not to train on: a folder of images, cifar10-samples, imagenet-samples",
     },
-    "images": {"type": int, "help": "how many: random ones of training images, the first of others"},
+    "images": {"type": int, "help": "how many: random ones of training images, the first of test images"},
     "seed": {"type": int, "help": "of all random numbers"},
     "seeds": {"type": number("--seeds", least=1), "help": "how many: --seed, --seed + 1, ..."},
     "steps": {"type": int, "help": "time steps for each image"},

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from netspec.ann import ANN, as_spikes, in_steps
 from netspec.checkpoint import Checkpoint, check_weights, content_digest, encode, save_checkpoint
-from netspec.data import ImageSet
+from netspec.data import AnyImages, ImageSet
 from netspec.errors import UserError
 from netspec.files import write_atomically
-from netspec.held_out import split
 from netspec.image_files import ImageFiles, read_image
 from netspec.loading import Batch, InFiles, InMemory
 from netspec.recipe import Recipe
 from netspec.spec import NetSpec
+from netspec.training_images import split
 
 __all__ = ["Trainer", "error_rate", "train"]
 
@@ -48,8 +48,8 @@ class Trainer:
     def __init__(
         self,
         spec: NetSpec,
-        images: ImageSet | ImageFiles,
-        test: ImageSet | ImageFiles,
+        images: AnyImages,
+        test: AnyImages,
         recipe: Recipe,
         device: str,
         start: Checkpoint | None = None,
@@ -90,12 +90,13 @@ class Trainer:
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
-        self.classes, self.source, self.provenance = images.classes, images.source, images.provenance
+        self.classes, self.source = images.classes, images.source
+        self.provenance, self.digest = images.provenance, images.digest
         self.started_from = dict(start.info) if start else {}
         self.mean, self.gain = (start.mean, start.gain) if start else input_coding(images)
         learned, held_out = split(len(images), recipe.validation, recipe.seed)
 
-        def batches(images: ImageSet | ImageFiles, padded: bool = False) -> InMemory | InFiles:
+        def batches(images: AnyImages, padded: bool = False) -> InMemory | InFiles:
             if isinstance(images, ImageSet):
                 return InMemory(images, self.mean, self.gain, self.device, padded)
             return InFiles(images, self.mean, self.gain, self.device, workers)
@@ -173,7 +174,7 @@ class Trainer:
     def checkpoint(self, test_error: float | None) -> Checkpoint:
         """The network as it stands, all scales folded in."""
         info = {"recipe": asdict(self.recipe), "epochs_trained": self.epoch, "test_error": test_error}
-        info |= {"trained_on": self.source, "training_images": self.provenance.rpartition(" ")[2]}
+        info |= {"trained_on": self.source, "training_images": self.digest}
         info |= {"test_images": len(self.test)}
         info |= {"torch": torch.__version__, "device": self.device.type}
         info |= {"started_from": self.started_from} if self.started_from else {}
@@ -230,7 +231,7 @@ class Trainer:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
 
 
-def input_coding(images: ImageSet | ImageFiles) -> tuple[np.ndarray, float]:
+def input_coding(images: AnyImages) -> tuple[np.ndarray, float]:
     """Mean and gain of the input: of each pixel for CIFAR-10 (section 7.1), of each colour for larger images."""
     if isinstance(images, ImageFiles):
         return colour_coding(images.subset(spread(len(images), SAMPLE)))

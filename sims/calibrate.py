@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.conversion import Conversion, find_conversion, load_conversion
-from netspec.data import random_training_images
 from netspec.errors import UserError, run_command
 from netspec.files import read_json, writable_file, write_json
 from netspec.options import CORES, add_options, make_parser, number
 from netspec.thresholds import METHODS, Thresholds, find_thresholds
+from netspec.training_images import random_training_images
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
@@ -94,8 +94,7 @@ def main() -> None:
     unit = {population.name: 1.0 for population in checkpoint.spec.residual} if options.unit else {}
     if options.unit and not unit:
         raise UserError(f"--unit is for residual networks; {checkpoint.spec.name} has no residual units")
-    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
-    source = random_training_images(options.data, shape, classes, options.images, options.seed)
+    source = random_training_images(checkpoint, options.data, options.images, options.seed)
     x = checkpoint.encode(source.images)
     wanted = Thresholds(
         unit,
@@ -135,8 +134,7 @@ def main() -> None:
 
 def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """A conversion for few steps, into its file."""
-    shape, classes = checkpoint.spec.input.shape, checkpoint.classes
-    source = random_training_images(options.data, shape, classes, options.images, options.seed)
+    source = random_training_images(checkpoint, options.data, options.images, options.seed)
     x = checkpoint.encode(source.images)
     made = {"source": source.source, "seed": options.seed}
     out = writable_file(options.out or find_conversion(options.checkpoint, options.method))

@@ -15,8 +15,8 @@ from netspec.conversion import Conversion, open_conversion
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
-from netspec.held_out import held_out_images
 from netspec.options import CORES, add_options, make_parser
+from netspec.training_images import held_out_images
 from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
 from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--held-out",
         action="store_true",
-        help="in place of test images, the training images that training held out: to choose a conversion by",
+        help="in place of test images, the training images that training held out, the first --images of them: to "
+        "choose a conversion by",
     )
     add_runtime_option(parser)
     parser.add_argument("--shard", type=int, default=50, help="images of one task")

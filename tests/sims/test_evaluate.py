@@ -18,8 +18,8 @@ from evaluations import ERRORS, OPERATIONS, STEPS, TABLES, note_attempts, shard_
 from netspec.ann import ann_predictions
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.data import samples
-from netspec.held_out import split
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
+from netspec.training_images import split
 from sims.brian.runtime import open_simulator
 from sims.evaluation import cluster
 from sims.evaluation.error_tables import KEYS

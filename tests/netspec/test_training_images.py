@@ -1,4 +1,4 @@
-"""Images that training held out: the same ones that it tested its epochs on, and none else is read."""
+"""Images to calibrate by, and those held out, by which training chose its epoch: no others are read."""
 
 import csv
 import shutil
@@ -13,14 +13,14 @@ from networks import net
 from netspec import image_files
 from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint, load_checkpoint
-from netspec.data import load_images, random_training_images
+from netspec.data import load_images
 from netspec.errors import UserError
 from netspec.files import writable_folder
-from netspec.held_out import held_out_images, split
 from netspec.image_files import imagenet_files
 from netspec.recipe import Recipe
 from netspec.spec import Projection
 from netspec.trainer import Trainer, train
+from netspec.training_images import held_out_images, random_training_images, split
 
 SPEC = net(
     "toy",
@@ -85,26 +85,26 @@ def test_they_are_those_by_which_training_chose(folder, trained, network, was_re
         np.testing.assert_array_equal(image, image_files.read_image(folder / "train" / file, SPEC.input.shape))
 
 
-def test_only_the_wanted_photographs_are_read(folder, was_read):
+def test_only_the_wanted_photographs_are_read(folder, network, was_read):
     shape, classes = SPEC.input.shape, tuple("abc")
     everything = load_images(str(folder), shape, classes, "train")
     assert len(was_read) == 30
     was_read.clear()
-    some = random_training_images(str(folder), shape, classes, 7, 3)
+    some = random_training_images(network, str(folder), 7, 3)
     assert len(was_read) == 7
     assert (some.files, some.digest) == ((expected := everything.random(7, 3)).files, expected.digest)
     was_read.clear()
     first = load_images(str(folder), shape, classes, choose=lambda every: every.first(2))
     assert len(first) == len(was_read) == 2
     with pytest.raises(UserError, match=r"31 images were asked for, but .* train has 30"):
-        random_training_images(str(folder), shape, classes, 31, 0)
+        random_training_images(network, str(folder), 31, 0)
 
 
 def test_who_does_not_know_them_says_so(folder, network):
     recipe = network.info["recipe"]
     for changed in (
         {"recipe": None}, {"recipe": 3}, {"recipe": {**recipe, "validation": "13"}}, {"recipe": {"validation": 13}},
-        {"trained_on": None}, {"started_from": {"imported": "a module"}},
+        {"trained_on": None}, {"started_from": {"imported": "a module"}}, {"started_from": "a file"},
         {"started_from": {**network.info, "trained_on": "other images"}},
         {"started_from": {**network.info, "recipe": {**recipe, "seed": 6}}},
         {"started_from": {**network.info, "started_from": {**network.info, "recipe": {**recipe, "validation": 12}}}},

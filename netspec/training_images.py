@@ -1,23 +1,31 @@
-"""Training images that training keeps apart: to choose an epoch or a conversion by, before any test image is seen."""
+"""Images that a network was trained on, to calibrate it by; and those that training held out, to choose by."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from netspec.checkpoint import Checkpoint
-from netspec.data import ImageSet, load_images
+from netspec.data import AnyImages, ImageSet, load_images
 from netspec.errors import UserError
-from netspec.image_files import ImageFiles
 
-__all__ = ["held_out_images", "split"]
+__all__ = ["held_out_images", "random_training_images", "split"]
 
 
 def split(images: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images to learn from, and of those that are held out, each in their order."""
     order = np.random.default_rng(seed).permutation(images)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def training_images(checkpoint: Checkpoint, source: str, choose: Callable[[AnyImages], AnyImages]) -> ImageSet:
+    return load_images(source, checkpoint.spec.input.shape, checkpoint.classes, "train", choose)
+
+
+def random_training_images(checkpoint: Checkpoint, source: str, n: int, seed: int) -> ImageSet:
+    """``n`` random training images for a network; ``source`` as in :func:`netspec.data.load_images`."""
+    return training_images(checkpoint, source, lambda every: every.random(n, seed))
 
 
 def held_out_images(checkpoint: Checkpoint, source: str) -> ImageSet:
@@ -42,14 +50,14 @@ def held_out_images(checkpoint: Checkpoint, source: str) -> ImageSet:
     if not held_out:
         raise UserError(f"the training of {name} held out no images")
 
-    def choose(images: ImageSet | ImageFiles) -> ImageSet | ImageFiles:
+    def choose(images: AnyImages) -> AnyImages:
         digest = info.get("training_images")
-        same = images.provenance.endswith(f" {digest}") if digest else images.source == trained_on
+        same = images.digest == digest if digest else images.source == trained_on
         if not same or held_out >= len(images):
             raise UserError(f"{name} was trained on {trained_on}, and these images of {source} are not the same")
         return images.subset(split(len(images), held_out, seed)[1])
 
-    chosen = load_images(source, checkpoint.spec.input.shape, checkpoint.classes, "train", choose)
+    chosen = training_images(checkpoint, source, choose)
     return replace(chosen, source=f"held out of {chosen.source}")
 
 
@@ -64,7 +72,9 @@ def learned_from(info: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 def consistent(info: Mapping[str, Any]) -> bool:
     """Whether the trainings before, if there were some, learned none of the images that the last one held out."""
     trained_on, held_out, seed = learned_from(info)
-    while info := info.get("started_from") or {}:
+    while info := info.get("started_from", {}):
+        if not isinstance(info, Mapping):
+            return False
         source, before, same = learned_from(info)
         if source != trained_on or same != seed or before is None or before < held_out:
             return False
