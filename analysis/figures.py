@@ -4,6 +4,7 @@ Each function gives a new figure, or raises MissingTableError where what it need
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,6 @@ TABLES = Mapping[str, pd.DataFrame]
 CODING_STEPS = 1000
 ERROR_STEPS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 DATA_SETS = ("cifar10", "imagenette")
-LINES = {"poisson": ".-", "current": ".--"}
-RESET_OF = {"poisson": "zero", "current": "subtract"}  # the paper's, and that of conversions for few steps
 JUNCTIONS = CONSTRAINTS["1"].checkpoint
 
 
@@ -206,10 +205,12 @@ def _errors(
     """
     parts = [[*name, f"{rows['images'].iloc[0]:,} images", *_seeds(rows)] for name, rows in curves]
     common = [part for part in parts[0] if len(parts) > 1 and all(part in others for others in parts)]
-    tables = {
-        ", ".join(part for part in name if part not in common): rows
-        for name, (_, rows) in zip(parts, curves, strict=True)
-    }
+    names = [[part for part in name if part not in common] for name in parts]
+    for column in ("checkpoint", "thresholds", "data"):  # where curves would have the same name
+        values = [str(rows[column].iloc[0]) for _, rows in curves]
+        if len({tuple(name) for name in names}) < len(names) and len(set(values)) > 1:
+            names = [[*name, f"{column} {value}"] for name, value in zip(names, values, strict=True)]
+    tables = {", ".join(name): rows for name, (_, rows) in zip(names, curves, strict=True)}
     convergence(
         ax,
         {label: rows["steps"] for label, rows in tables.items()},
@@ -276,14 +277,15 @@ def points_lost(errors: TABLES) -> Figure:
     with style():
         figure = Figure(figsize=(4.6, 2.5))
         ax = figure.subplots()
-        for number, name in enumerate(main_networks(errors, "cifar10")):
+        for number, (name, variant) in enumerate(main_networks(errors, "cifar10").items()):
             table, label = errors[name], describe(name).split(", ")[0]
-            codings = [coding for coding in ("poisson", "current") if (table["coding"] == coding).any()]
-            for coding in codings:
-                rows = table[(table["coding"] == coding) & (table["reset"] == RESET_OF[coding])]
-                rows = evaluations(rows, only_largest=True)[0] if coding == "poisson" else longest(rows)
-                told = f"{label}, {'SPIKE-NORM' if coding == 'poisson' else 'for few steps'}"
-                ax.plot(rows["steps"], rows["increment"], LINES[coding], color=f"C{number}", label=told)
+            with suppress(MissingTableError):
+                rows = choose(errors, name, variant)
+                ax.plot(rows["steps"], rows["increment"], ".-", color=f"C{number}", label=f"{label}, SPIKE-NORM")
+            few = table[(table["coding"] == "current") & (table["reset"] == "subtract") & (table["model"] == "if")]
+            if len(few):
+                rows = longest(few)
+                ax.plot(rows["steps"], rows["increment"], ".--", color=f"C{number}", label=f"{label}, for few steps")
         if not ax.lines:
             raise MissingTableError("no errors of the networks in README's picture; make them with sims/evaluate.py")
         ax.axhline(0, color=MUTED, linewidth=0.6)

@@ -4,7 +4,7 @@ Rows of a table are kept as they are done; the same command again goes on where 
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from netspec.ann import ann_predictions
 from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.conversion import Conversion, open_conversion
 from netspec.data import load_images
-from netspec.errors import run_command
-from netspec.files import write_atomically
+from netspec.errors import UserError, run_command
+from netspec.files import writable_file, write_atomically
 from netspec.options import add_options, make_parser
 from netspec.training_images import random_training_images
 from sims.brian.runtime import open_simulator
@@ -34,7 +34,7 @@ __all__ = ["INGREDIENTS", "Ingredient", "measured", "plot_ingredients"]
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 BATCH = 100  # images of one run
 TRAINING_IMAGES = 128
-KEYS = ["checkpoint", "conversion", "images", "run_steps"]
+KEYS = ["checkpoint", "conversion", "data", "images", "run_steps", "seed"]
 
 Ingredient = Callable[[Conversion, Checkpoint, np.ndarray], Conversion]
 
@@ -74,7 +74,7 @@ INGREDIENTS: dict[str, Ingredient] = {
 
 
 def measured(
-    network: Checkpoint, conversion: Conversion, images: np.ndarray, labels: np.ndarray, steps: int
+    network: Checkpoint, conversion: Conversion, images: np.ndarray, labels: np.ndarray, steps: int, seed: int = 0
 ) -> pd.DataFrame:
     """Errors after some numbers of steps, and additions a MAC of the ANN and step; a row each.
 
@@ -86,7 +86,7 @@ def measured(
         uint8, (n, height, width, channels).
     labels : numpy.ndarray
         (n,).
-    steps : int
+    steps, seed : int
 
     Returns
     -------
@@ -99,7 +99,7 @@ def measured(
     for start in tqdm(range(0, len(images), BATCH), unit="run", leave=False, delay=1):
         part = slice(start, start + BATCH)
         ids = np.arange(len(images))[part]
-        recording = simulator.run(RunInput.of(network.encode(images[part]), conversion, steps, ids=ids))
+        recording = simulator.run(RunInput.of(network.encode(images[part]), conversion, steps, seed, ids=ids))
         wrong += error(recording, labels[part], shown) * len(ids)
         ratio += ac_mac_ratio(recording) * len(ids)
     columns = {"steps": shown, "snn_error": 100 * wrong / len(images)}
@@ -126,8 +126,22 @@ def plot_ingredients(ax: Axes, table: pd.DataFrame, names: list[str] | None = No
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_options(parser, checkpoint="vgg16-cifar10", conversion="fast", data="cifar10", images=500, steps=64, seed=0)
-    parser.add_argument("--out", metavar="FILE", help="without this option: analysis/results/NETWORK-ingredients.csv")
+    parser.add_argument("--out", metavar="FILE", help="without this option: output/NETWORK-ingredients.csv")
     return parser.parse_args()
+
+
+def finished(path: Path, key: Mapping[str, object]) -> pd.DataFrame:
+    """The rows that a file has of the same evaluation; raises UserError if it has others, which would be lost."""
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(("checkpoint", "conversion"), str))
+        same = (table[[*KEYS]] == pd.Series(key)).all(axis=1) & table["ingredient"].notna()
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of this command ({error}); move it away") from error
+    if not same.all():
+        raise UserError(f"{path} is of another network, conversion, data, images, steps or seed; give another --out")
+    return table
 
 
 def main() -> None:
@@ -135,7 +149,7 @@ def main() -> None:
     network = load_checkpoint(options.checkpoint)
     base = open_conversion(options.conversion, options.checkpoint, network)
     name = find_checkpoint(options.checkpoint).stem
-    path = Path(options.out or Path(__file__).parent / "results" / f"{name}-ingredients.csv")
+    path = writable_file(options.out or Path("output") / f"{name}-ingredients.csv")
     shape = network.spec.input.shape
     first = load_images(options.data, shape, network.classes, choose=lambda every: every.first(options.images))
     images, seen = first.of_known_classes(), min(TRAINING_IMAGES, options.images)
@@ -144,16 +158,17 @@ def main() -> None:
     key = {
         "checkpoint": network.digest[:8],
         "conversion": base.digest,
+        "data": images.provenance,
         "images": len(images),
         "run_steps": options.steps,
+        "seed": options.seed,
     }
-    done = pd.read_csv(path, dtype=dict.fromkeys(KEYS[:2], str)) if path.is_file() else pd.DataFrame(columns=KEYS)
-    done = done[(done[KEYS] == pd.Series(key)).all(axis=1)]
+    done = finished(path, key)
     for ingredient, change in INGREDIENTS.items():
         if len(done) and (done["ingredient"] == ingredient).any():
             continue
         conversion = change(base, network, network.encode(training.images))
-        rows = measured(network, conversion, images.images, images.labels, options.steps)
+        rows = measured(network, conversion, images.images, images.labels, options.steps, options.seed)
         rows = rows.assign(ingredient=ingredient, ann_error=round(ann, 4), **key)
         done = pd.concat([done, rows], ignore_index=True) if len(done) else rows
         write_atomically(path, done.to_csv(index=False))

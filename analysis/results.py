@@ -1,12 +1,12 @@
 """The tables of results in the repository, and the paper's numbers to put beside them.
 
 ``analysis/results/NETWORK-errors.csv`` and ``NETWORK-operations.csv`` are what ``sims/evaluate.py`` writes; an
-*evaluation* is the rows of one choice of thresholds, reset, images and seeds.
+*evaluation* is the rows of one setting (thresholds, reset, neuron model, ...), number of images and seeds.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError
 from netspec.spec import NetSpec
-from sims.evaluation.shards import LATER
+from sims.evaluation.shards import LATER, Setting
 from sims.simulation.metrics import JOULES_PER_AC, JOULES_PER_MAC, constant_operations, layerwise_ratio_of_means
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,7 +31,7 @@ VARIANTS = {
 }
 FOR_SPIKES = {"steps16"}  # variants whose ANN was not what training was for
 METHODS = {"spike-norm": "SPIKE-NORM", "ann-norm": "ANN-model"}
-THRESHOLDS = ["method", "unit", "percentile", "thresholds"]  # columns that tell thresholds apart
+SETTING = [field.name for field in fields(Setting) if field.name != "runtime"]  # columns that tell settings apart
 
 
 class MissingTableError(UserError):
@@ -94,7 +94,7 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     MissingTableError
         If there is none.
     UserError
-        If one lacks columns of thresholds and seeds: it is from an earlier version.
+        If one lacks columns of settings and seeds: it is from an earlier version.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is none of {KINDS}")
@@ -103,8 +103,7 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
     tables = {name: pd.read_csv(path, dtype={"seed": str, "thresholds": str}) for name, path in names.items()}
     for name, table in tables.items():
-        missing = {*THRESHOLDS, "seed"} - set(table)
-        if missing:
+        if missing := {*SETTING, "seed"} - {*table, *LATER}:
             raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")
     return {name: table.assign(**{k: v for k, v in LATER.items() if k not in table}) for name, table in tables.items()}
 
@@ -162,10 +161,21 @@ def variants(table: pd.DataFrame) -> pd.Series:
 
 
 def largest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The evaluation of most images among those of one setting on one data set, and of most seeds among these."""
+    """The evaluation of most images among those of one setting, and of most seeds among these."""
     ranked = rows.assign(n_seeds=rows["seed"].str.count(r"\S+"))
     best = ranked.sort_values(["images", "n_seeds"], ascending=False, kind="stable").iloc[0]
-    return rows[(rows["images"] == best["images"]) & (rows["seed"] == best["seed"])]
+    same = ["images", "seed", "runtime"]
+    return rows[(rows[same] == best[same]).all(axis=1)]
+
+
+def of_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows for the same steps those of most seeds, and others that share none with them: no seed counts twice."""
+    every = [set(str(seeds).split()) for seeds in rows["seed"]]
+    taken: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda place: -len(every[place])):
+        if not any(every[place] & every[other] for other in taken):
+            taken.append(place)
+    return rows.iloc[sorted(taken)]
 
 
 def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.DataFrame]:
@@ -176,7 +186,7 @@ def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.Data
     table : pandas.DataFrame
         Errors or operations of one network.
     only_largest : bool
-        Only the :func:`largest` for each thresholds, reset and data.
+        Only the :func:`largest` of each setting.
     """
 
     def order(rows: pd.DataFrame) -> tuple:
@@ -188,15 +198,15 @@ def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.Data
             -first["percentile"],
             first["thresholds"],
             first["reset"] != "zero",
+            *(first[column] != usual for column, usual in LATER.items()),
             -first["images"],
             -len(first["seed"].split()),
         )
 
-    setting = [*THRESHOLDS, "reset", "data"]
     if only_largest:
-        found = [largest(rows) for _, rows in table.groupby(setting)]
+        found = [largest(rows) for _, rows in table.groupby(SETTING)]
     else:
-        found = [rows for _, rows in table.groupby([*setting, "images", "seed"])]
+        found = [rows for _, rows in table.groupby([*SETTING, "runtime", "images", "seed"])]
     return sorted(found, key=order)
 
 
@@ -224,9 +234,10 @@ def describe(name: str) -> str:
 
 
 def thresholds_of(row: pd.Series) -> str:
-    """Thresholds of a row for people, such as ``'SPIKE-NORM, unit, percentile 99.9'``."""
+    """Thresholds of a row for people, and the neurons if they are no IF ones: ``'SPIKE-NORM, unit, leaky'``."""
     label = METHODS.get(row["method"], row["method"]) + (", unit" if row["unit"] else "")
-    return label if row["percentile"] == 100 else f"{label}, percentile {row['percentile']:g}"
+    label += "" if row["percentile"] == 100 else f", percentile {row['percentile']:g}"
+    return label if row["model"] == LATER["model"] else f"{label}, {row['model']}"
 
 
 def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -246,6 +257,7 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                         "network": with_width(name, row["network"]),
                         "thresholds": thresholds_of(row),
                         "reset": row["reset"],
+                        "input": "spikes" if row["coding"] == "poisson" else row["coding"],
                         "images": f"{row['images']:,}",
                         "seeds": row["seed"].replace(" ", ", "),
                         "steps": row["steps"],
@@ -271,14 +283,14 @@ def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.Dat
         if name.rpartition("-")[2] in FOR_SPIKES:
             continue
         whole = table[(table["images"] == TEST_IMAGES) & table["data"].str.startswith("CIFAR-10 test")]
-        for setting, every in whole.groupby([*THRESHOLDS, "reset"], sort=False):
+        for setting, every in whole[whole["model"] == LATER["model"]].groupby(SETTING, sort=False):
             work = operations.get(name, every.iloc[:0])
-            work = work[(work[[*THRESHOLDS, "reset"]] == list(setting)).all(axis=1) & (work["images"] == TEST_IMAGES)]
+            work = work[(work[SETTING] == list(setting)).all(axis=1) & (work["images"] == TEST_IMAGES)]
             for steps in every["steps"].unique():
-                last, counted = every[every["steps"] == steps], work[work["steps"] == steps]
+                last, counted = of_other_seeds(every[every["steps"] == steps]), work[work["steps"] == steps]
                 if counted.empty and steps < every["steps"].max():
                     continue
-                n = last["seed"].str.split().str.len()
+                n = [len(seeds.split()) for seeds in last["seed"]]
                 increment = float(np.average(last["increment"], weights=n))
                 first = last.iloc[0]
                 rows.append(
@@ -287,7 +299,7 @@ def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.Dat
                         "conversion": thresholds_of(first),
                         "reset": first["reset"],
                         "steps": steps,
-                        "seeds": n.sum() if first["coding"] == "poisson" else "",
+                        "seeds": sum(n) if first["coding"] == "poisson" else "",
                         "ANN": f"{first['ann_error']:.2f} %",
                         "SNN": f"{np.average(last['snn_error'], weights=n):.2f} %",
                         "increment": f"{increment:+.2f}",
@@ -310,7 +322,7 @@ def _with_sd(mean: float, sd: float) -> str:
 
 
 def _published(name: str, last: pd.Series) -> str:
-    if (last["reset"], last["steps"]) != ("zero", PAPER_STEPS):
+    if tuple(last[["reset", "steps", "coding", "model"]]) != ("zero", PAPER_STEPS, "poisson", "if"):
         return ""
     for paper in PAPER:
         method, unit = paper.thresholds.removesuffix("-unit"), paper.thresholds.endswith("-unit")

@@ -70,7 +70,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     options = parse_arguments()
     checkpoint = load_checkpoint(options.checkpoint)
-    thresholds = dict(open_thresholds(options.thresholds, options.checkpoint, checkpoint).values)
+    calibrated = open_thresholds(options.thresholds, options.checkpoint, checkpoint)
+    thresholds, reset = dict(calibrated.values), calibrated.reset
     name = f"{find_checkpoint(options.checkpoint).stem}-threshold-convergence.csv"
     out = writable_file(options.out or Path("output") / name)
     x = checkpoint.encode(random_training_images(checkpoint, options.data, options.images, options.seed).images)
@@ -78,9 +79,11 @@ def main() -> None:
     for steps in options.steps:
         RunInput(x[:1], thresholds, steps, measured=(layer,)).checked(checkpoint.spec)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    settings = f"{checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {thresholds}"
+    settings = (
+        f"{checkpoint.digest} {options.data} {options.images} {options.steps} {options.seed} {reset} {thresholds}"
+    )
     table = measure_layers(
-        checkpoint, x, thresholds, options.steps, options.seed, options.workers, settings, unfinished
+        checkpoint, x, thresholds, reset, options.steps, options.seed, options.workers, settings, unfinished
     )
     write_atomically(out, table.to_csv(index=False))
     unfinished.unlink(missing_ok=True)
@@ -91,6 +94,7 @@ def measure_layers(
     checkpoint: Checkpoint,
     x: np.ndarray,
     thresholds: dict[str, float],
+    reset: str,
     step_counts: Sequence[int],
     seed: int,
     workers: int,
@@ -111,7 +115,7 @@ def measure_layers(
     known = set(table["layer"]) if len(table) else set()
     if known:
         print(f"going on after {table['layer'].iloc[-1]}")
-    simulator = open_simulator(spec, checkpoint.weights)
+    simulator = open_simulator(spec, checkpoint.weights, reset=reset)
     names = [population.name for population in spec.spiking if population.name not in known]
     total = len(names) * len(x) * sum(step_counts)
     with tqdm(total=total, unit="step", unit_scale=True) as bar, ThreadPoolExecutor(workers) as pool:

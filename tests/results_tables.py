@@ -25,7 +25,13 @@ def write_tables(folder: Path, names=tuple(SETTINGS), seeds: str = "0") -> Path:
     for place, name in enumerate(names):
         rows, operations = [], []
         for k, setting in enumerate(SETTINGS[name]):
-            base = {"network": f"{name}-x0.5", "data": "test 0a", "images": 1000, "thresholds": f"0{place}e{k:05}"}
+            base = {
+                "network": f"{name}-x0.5",
+                "checkpoint": "0d15ea5e",
+                "data": "test 0a",
+                "images": 1000,
+                "thresholds": f"0{place}e{k:05}",
+            }
             base |= dict(zip(("method", "unit", "percentile", "reset"), setting, strict=True)) | {"seed": seeds}
             for steps in REPORTED_STEPS:
                 error = 10 + 80 / (1 + (steps / (100 * (1 + k + place))) ** 3)

@@ -102,6 +102,33 @@ def test_all_settings_of_a_network(tables):
     assert title(ax) == "VGG-16, CIFAR-10, 1,000 images"
 
 
+def test_no_curve_hides_another_of_the_same_name(tables):
+    errors = results.load("errors", tables)
+    one = errors["resnet20-cifar10"]
+    others = [one.assign(thresholds="00e11111", snn_error=30.0), one.assign(model="leaky", snn_error=40.0)]
+    errors["resnet20-cifar10"] = pd.concat([one, *others], ignore_index=True)
+    (ax,) = figures.convergence_by_setting(errors, "resnet20-cifar10").axes
+    names = ["thresholds 01e00000", "thresholds 00e11111", "leaky, thresholds 01e00000"]
+    assert set(legend(ax)) == {*(f"SPIKE-NORM, unit, {name}" for name in names), "ANN"}
+    assert set(curve(ax, "SPIKE-NORM, unit, thresholds 00e11111")) == {0.3}
+
+
+def test_points_lost_need_the_papers_thresholds_or_a_current(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    few = one[one["reset"] == "subtract"]
+    for kept, expected in {
+        "ann-norm": ["ResNet-20, SPIKE-NORM"],
+        "spike-norm": ["VGG-16, SPIKE-NORM", "ResNet-20, SPIKE-NORM"],
+        "few": ["VGG-16, for few steps", "ResNet-20, SPIKE-NORM"],
+        "few to zero": ["ResNet-20, SPIKE-NORM"],
+    }.items():
+        shown = few.assign(coding="current") if kept == "few" else few.assign(coding="current", reset="zero")
+        errors["vgg16-cifar10"] = shown if kept.startswith("few") else one[one["method"] == kept]
+        (ax,) = figures.points_lost(errors).axes
+        assert legend(ax) == expected
+
+
 def test_curves_on_other_images_have_their_own_ann(tables):
     errors = results.load("errors", tables)
     table = errors["vgg16-cifar10"]

@@ -2,6 +2,8 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,3 +72,20 @@ def test_the_command_goes_on_where_it_stopped_and_draws(network, tmp_path, monke
     ax = ingredients.plot_ingredients(Figure().subplots(), table)
     assert [line.get_label() for line in ax.lines] == [*few, "ANN"]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), first["snn_error"])
+
+
+def test_a_table_of_another_evaluation_is_kept(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingredients, "INGREDIENTS", {"as shipped": ingredients.INGREDIENTS["as shipped"]})
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--checkpoint", network, "--data", "cifar10-samples", "--images", 4, "--steps", 3)
+    command = partial(run, "ingredients.py", ingredients.main, *arguments)
+    assert command().status == 0
+    table = Path("output", "net-ingredients.csv")
+    before = table.read_text()
+    for other in (("--seed", 1), ("--steps", 2), ("--images", 5)):
+        command(*other).assert_refused("ingredients.py", "is of another network, conversion, data, images, steps or")
+    assert table.read_text() == before
+    Path("other.csv").write_text("a,b\n1,2\n")
+    command("--out", "other.csv").assert_refused("ingredients.py", "other.csv is no table of this command")
+    Path("file").write_text("")
+    command("--out", "file/table.csv").assert_refused("ingredients.py", "file")

@@ -13,6 +13,8 @@ from netspec.thresholds import VARIANTS, find_thresholds, load_thresholds
 from sims.evaluation.error_tables import with_earlier
 from sims.evaluation.shards import REPORTED_STEPS, Setting
 
+THRESHOLDS = ["method", "unit", "percentile", "thresholds"]
+
 
 def test_names_for_people():
     assert results.describe("vgg16-cifar10") == "VGG-16, CIFAR-10"
@@ -20,7 +22,7 @@ def test_names_for_people():
     assert results.describe("resnet34-imagenette") == "ResNet-34, Imagenette"
     widths = [results.with_width("vgg16-imagenette", f"vgg16-imagenet-x{w}") for w in ("1", "0.25", "0.25-hidden512")]
     assert widths == ["VGG-16, Imagenette", *["VGG-16, Imagenette (x0.25 channels)"] * 2]
-    row = pd.Series({"method": "spike-norm", "unit": False, "percentile": 100.0, "thresholds": "abcd1234"})
+    row = pd.Series({"method": "spike-norm", "unit": False, "percentile": 100.0, "model": "if"})
     assert results.thresholds_of(row) == "SPIKE-NORM"
     other = {"method": "ann-norm", "unit": True, "percentile": 99.9}
     assert results.thresholds_of(pd.Series(row.to_dict() | other)) == "ANN-model, unit, percentile 99.9"
@@ -29,7 +31,7 @@ def test_names_for_people():
 def test_rows_are_chosen_by_their_thresholds(tables):
     errors = results.load("errors", tables)
     chosen = results.choose(errors, "vgg16-cifar10", "ann-norm")
-    assert set(zip(*(chosen[key] for key in results.THRESHOLDS), strict=True)) == {("ann-norm", False, 100, "00e00001")}
+    assert set(zip(*(chosen[key] for key in THRESHOLDS), strict=True)) == {("ann-norm", False, 100, "00e00001")}
     assert len(results.choose(errors, "vgg16-cifar10", "ann-norm", "subtract", 99.9)) == len(REPORTED_STEPS)
     for variant, unit in {"spike-norm": False, "spike-norm-unit": True}.items():
         chosen = results.choose(errors, "resnet20-cifar10-constraint1", variant)
@@ -104,6 +106,33 @@ def test_most_seeds_are_taken_of_those_on_most_images(tables):
     assert list(results.comparison({"vgg16-cifar10": both})["seeds"]) == 3 * ["0, 1", "0", "0, 1, 2"]
 
 
+def test_other_neurons_and_runtimes_are_not_mixed(tables):
+    errors = results.load("errors", tables)
+    one = errors["vgg16-cifar10"]
+    others = [one.assign(model="leaky", snn_error=50.0), one.assign(runtime="torch", snn_error=60.0)]
+    errors["vgg16-cifar10"] = both = pd.concat([one, *others], ignore_index=True)
+    assert all(len(rows) == len(REPORTED_STEPS) for rows in results.evaluations(both))
+    assert [rows["model"].iloc[0] for rows in results.evaluations(both, only_largest=True)] == 3 * ["if", "leaky"]
+    chosen = results.choose(errors, "vgg16-cifar10", "ann-norm")
+    pd.testing.assert_frame_equal(chosen, one[one["thresholds"] == "00e00001"])
+    table = results.comparison({"vgg16-cifar10": both})
+    assert list(table["thresholds"])[:3] == ["SPIKE-NORM", "SPIKE-NORM", "SPIKE-NORM, leaky"]
+    assert list(table["the paper"] != "")[:3] == [True, True, False]
+
+
+def test_no_seed_counts_twice(tables):
+    errors, operations = results.load("errors", tables), results.load("operations", tables)
+    whole = {"images": results.TEST_IMAGES, "data": "CIFAR-10 test 0a"}
+    one = errors["resnet20-cifar10"].assign(**whole)
+    more = {"0": 11.0, "1 2": 14.0, "2 3": 90.0}
+    rows = [one.assign(seed=seeds, snn_error=error, increment=error - 9) for seeds, error in more.items()]
+    rows += [one.assign(runtime="torch", snn_error=80.0), one.assign(model="leaky", snn_error=70.0)]
+    counted = operations["resnet20-cifar10"].assign(**whole)
+    every = {"resnet20-cifar10": pd.concat(rows, ignore_index=True)}
+    (row,) = results.headline(every, {"resnet20-cifar10": counted}).to_dict("records")
+    assert (row["seeds"], row["SNN"], row["increment"]) == (3, "13.00 %", "+4.00")
+
+
 @pytest.mark.parametrize("column", ["seed", "method"])
 def test_tables_of_an_earlier_version_are_refused(tables, column):
     path = tables / "vgg16-cifar10-errors.csv"
@@ -127,9 +156,9 @@ def test_published_tables_are_of_the_shipped_networks_and_thresholds(path):
         conversions = [Conversion.of(thresholds) for thresholds in balanced]
         conversions += [load_conversion(file, shipped) for file in PRETRAINED.glob(f"{name}.*.conversion.safetensors")]
         columns = [Setting.of(shipped, "", conversion).columns() for conversion in conversions]
-        known = {tuple(row[key] for key in results.THRESHOLDS) for row in columns}
+        known = {tuple(row[key] for key in THRESHOLDS) for row in columns}
         largest = table[table["percentile"] == 100]
-        assert set(largest[results.THRESHOLDS].itertuples(index=False, name=None)) <= known
+        assert set(largest[THRESHOLDS].itertuples(index=False, name=None)) <= known
         assert set(with_earlier(table, path)["thresholds"]) == set(table["thresholds"])  # some look like numbers
 
 
