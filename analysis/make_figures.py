@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.coding import sample_photograph
-from analysis.results import RESULTS, MissingTableError, comparison, headline, load, markdown, operations_summary
+from analysis.results import RESULTS, MissingTableError, load
+from analysis.summaries import comparison, headline, markdown, operations_summary
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically

@@ -9,7 +9,7 @@ from commands import tiny_checkpoint
 from recordings import small_recording
 from results_tables import curve, legend, write_tables
 
-from analysis import figures, results
+from analysis import figures, results, summaries
 from netspec import checkpoint as checkpoints
 from netspec.architectures.resnet import CONSTRAINTS, resnet20
 from netspec.checkpoint import save_checkpoint
@@ -150,9 +150,9 @@ def test_figures_take_the_evaluation_of_most_images_and_the_page_all(tables):
     after = figures.convergence_by_setting(errors, "vgg16-cifar10"), figures.spike_counts(operations)
     assert [[legend(ax) for ax in f.axes] for f in after] == [[legend(ax) for ax in f.axes] for f in before]
     assert set(results.choose(errors, "vgg16-cifar10", "spike-norm")["images"]) == {1000}
-    page = results.comparison({"vgg16-cifar10": errors["vgg16-cifar10"]})
+    page = summaries.comparison({"vgg16-cifar10": errors["vgg16-cifar10"]})
     assert list(page["images"]) == 3 * ["1,000", "10"]
-    assert len(results.operations_summary({"vgg16-cifar10": operations["vgg16-cifar10"]})) == 3
+    assert len(summaries.operations_summary({"vgg16-cifar10": operations["vgg16-cifar10"]})) == 3
 
 
 def test_spike_counts_have_a_panel_for_each_network(tables):

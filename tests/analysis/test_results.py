@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from results_tables import write_tables
 
-from analysis import results
+from analysis import results, summaries
 from netspec.checkpoint import PRETRAINED, load_checkpoint
 from netspec.conversion import Conversion, load_conversion
 from netspec.errors import UserError
@@ -45,23 +45,25 @@ def test_rows_are_chosen_by_their_thresholds(tables):
 def test_networks_trained_for_spikes_are_not_compared_with_their_anns(tables):
     both = [results.load(kind, tables) for kind in results.KINDS]
     for loaded in both:
-        whole = loaded["resnet20-cifar10"].assign(images=results.TEST_IMAGES, data="CIFAR-10 test 0a", coding="poisson")
+        whole = loaded["resnet20-cifar10"].assign(
+            images=summaries.TEST_IMAGES, data="CIFAR-10 test 0a", coding="poisson"
+        )
         loaded |= {"resnet20-cifar10": whole, "resnet20-cifar10-steps16": whole}
-    assert set(results.headline(*both)["network"]) == {"ResNet-20"}
+    assert set(summaries.headline(*both)["network"]) == {"ResNet-20"}
 
 
 def test_a_conversion_stands_there_once_for_each_number_of_steps_that_was_shown(tables):
-    whole = {"images": results.TEST_IMAGES, "data": "CIFAR-10 test 0a", "coding": "poisson"}
+    whole = {"images": summaries.TEST_IMAGES, "data": "CIFAR-10 test 0a", "coding": "poisson"}
     errors, operations = (results.load(kind, tables)["resnet20-cifar10"].assign(**whole) for kind in results.KINDS)
     shown = [{"resnet20-cifar10": table} for table in (errors, pd.concat([operations, operations.assign(steps=500)]))]
-    assert list(results.headline(*shown)["steps"]) == [2500, 500]
-    assert list(results.operations_summary(shown[1])["steps"]) == [500, 2500]
+    assert list(summaries.headline(*shown)["steps"]) == [2500, 500]
+    assert list(summaries.operations_summary(shown[1])["steps"]) == [500, 2500]
 
 
 def test_after_the_papers_steps_and_at_the_end(tables):
     errors = results.load("errors", tables)["resnet20-cifar10"]
     longer = pd.concat([errors, errors[errors["steps"] == 2500].assign(steps=10_000)])
-    table = results.comparison({"resnet20-cifar10": longer})
+    table = summaries.comparison({"resnet20-cifar10": longer})
     assert list(table["steps"]) == [2500, 10_000]
     assert [text != "" for text in table["the paper"]] == [True, False]
 
@@ -103,7 +105,7 @@ def test_most_seeds_are_taken_of_those_on_most_images(tables):
     chosen = results.choose(errors, "vgg16-cifar10", "spike-norm")
     assert (set(chosen["images"]), set(chosen["seed"]), len(chosen)) == ({1000}, {"0 1"}, len(REPORTED_STEPS))
     assert [set(rows["seed"]) for rows in results.evaluations(both, only_largest=True)] == 3 * [{"0 1"}]
-    assert list(results.comparison({"vgg16-cifar10": both})["seeds"]) == 3 * ["0, 1", "0", "0, 1, 2"]
+    assert list(summaries.comparison({"vgg16-cifar10": both})["seeds"]) == 3 * ["0, 1", "0", "0, 1, 2"]
 
 
 def test_other_neurons_and_runtimes_are_not_mixed(tables):
@@ -115,21 +117,21 @@ def test_other_neurons_and_runtimes_are_not_mixed(tables):
     assert [rows["model"].iloc[0] for rows in results.evaluations(both, only_largest=True)] == 3 * ["if", "leaky"]
     chosen = results.choose(errors, "vgg16-cifar10", "ann-norm")
     pd.testing.assert_frame_equal(chosen, one[one["thresholds"] == "00e00001"])
-    table = results.comparison({"vgg16-cifar10": both})
+    table = summaries.comparison({"vgg16-cifar10": both})
     assert list(table["thresholds"])[:3] == ["SPIKE-NORM", "SPIKE-NORM", "SPIKE-NORM, leaky"]
     assert list(table["the paper"] != "")[:3] == [True, True, False]
 
 
 def test_no_seed_counts_twice(tables):
     errors, operations = results.load("errors", tables), results.load("operations", tables)
-    whole = {"images": results.TEST_IMAGES, "data": "CIFAR-10 test 0a"}
+    whole = {"images": summaries.TEST_IMAGES, "data": "CIFAR-10 test 0a"}
     one = errors["resnet20-cifar10"].assign(**whole)
     more = {"0": 11.0, "1 2": 14.0, "2 3": 90.0}
     rows = [one.assign(seed=seeds, snn_error=error, increment=error - 9) for seeds, error in more.items()]
     rows += [one.assign(runtime="torch", snn_error=80.0), one.assign(model="leaky", snn_error=70.0)]
     counted = operations["resnet20-cifar10"].assign(**whole)
     every = {"resnet20-cifar10": pd.concat(rows, ignore_index=True)}
-    (row,) = results.headline(every, {"resnet20-cifar10": counted}).to_dict("records")
+    (row,) = summaries.headline(every, {"resnet20-cifar10": counted}).to_dict("records")
     assert (row["seeds"], row["SNN"], row["increment"]) == (3, "13.00 %", "+4.00")
 
 
@@ -168,7 +170,7 @@ def test_no_tables_are_told_from_an_empty_folder(tmp_path):
 
 
 def test_comparison_has_the_papers_numbers_where_they_are_comparable(tables):
-    table = results.comparison(results.load("errors", tables)).set_index(["network", "thresholds", "reset"])
+    table = summaries.comparison(results.load("errors", tables)).set_index(["network", "thresholds", "reset"])
     row = table.loc[("VGG-16, CIFAR-10 (x0.5 channels)", "SPIKE-NORM", "zero")]
     assert (row["images"], row["seeds"], row["ANN"], row["SNN"]) == ("1,000", "0", "9.00 %", "10.01 %")
     assert (row["increment"], row["the paper"]) == ("+1.01", "8.30 %, 8.45 % (+0.15), Table 1")
@@ -180,18 +182,18 @@ def test_comparison_has_the_papers_numbers_where_they_are_comparable(tables):
 
 def test_paper_is_no_comparison_at_other_steps(tables):
     errors = results.load("errors", tables)["vgg16-cifar10"]
-    shown = results.comparison({"vgg16-cifar10": errors[errors["steps"] <= 500]})
+    shown = summaries.comparison({"vgg16-cifar10": errors[errors["steps"] <= 500]})
     assert set(shown["steps"]) == {500} and not shown["the paper"].any()
 
 
 def test_comparison_of_several_seeds_has_deviations(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds="0 1 2"))
-    table = results.comparison(errors)
+    table = summaries.comparison(errors)
     assert (table["SNN"][0], table["seeds"][0]) == ("10.01 ± 0.50 %", "0, 1, 2")
 
 
 def test_operations_and_energy(tables):
-    table = results.operations_summary(results.load("operations", tables))
+    table = summaries.operations_summary(results.load("operations", tables))
     row = table.iloc[[name.startswith("ResNet-34") for name in table["network"]]].iloc[0]
     assert (row["AC/MAC, all events"], row["AC/MAC, by layers"]) == ("3.00", "")  # no such network is shipped
     assert (row["ANN energy"], row["SNN energy"], row["SNN/ANN"], row["input's AC"]) == ("5 µJ", "3 µJ", "0.6", "2 M")
@@ -206,4 +208,4 @@ def test_layers_leave_out_the_input_and_what_is_not_there():
 
 
 def test_markdown():
-    assert results.markdown(pd.DataFrame({"a": [1], "b": ["x"]})) == "| a | b |\n| --- | --- |\n| 1 | x |\n"
+    assert summaries.markdown(pd.DataFrame({"a": [1], "b": ["x"]})) == "| a | b |\n| --- | --- |\n| 1 | x |\n"
