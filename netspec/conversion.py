@@ -261,7 +261,7 @@ def open_conversion(choice: str, checkpoint: str | os.PathLike, network: Checkpo
     """The conversion that a command is asked for: a file, or the name of one beside the checkpoint."""
     if choice in VARIANTS and not network.biases:
         return Conversion.of(open_thresholds(choice, checkpoint, network))
-    if Path(choice).is_file() or Path(choice).suffix in (".json", ".safetensors"):
+    if Path(choice).is_file() or Path(choice).suffix in (".json", ".safetensors") or Path(choice).name != choice:
         return load_conversion(choice, network)
     path = find_conversion(checkpoint, choice)
     if path.is_file():

@@ -9,6 +9,7 @@ search       thresholds and potentials by which each layer errs least after --st
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -121,12 +122,15 @@ def main() -> None:
         simulator = open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", options.reset)
         workers = options.workers if runtime == "standalone" else 1
         values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases)
+    found = replace(wanted, values=values)
+    told = Conversion.of(found)
+    if not options.out:
+        out = not_over_others(out, told, checkpoint)
     if checkpoint.biases:
-        told = Conversion.of(wanted)
         how = {"coding": told.coding, "reset": wanted.reset, "percentile": told.percentile, "made": told.made}
         Conversion.in_activations(checkpoint, options.method, values, **how).save(out)
     else:
-        replace(wanted, values=values).save(out)
+        found.save(out)
     unfinished.unlink(missing_ok=True)
     print("\n".join(f"{name:>8} {value:.4f}" for name, value in values.items()))
     print(f"written: {out}")
@@ -136,11 +140,17 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """A conversion for few steps, into its file."""
     source = random_training_images(checkpoint, options.data, options.images, options.seed)
     x = checkpoint.encode(source.images)
-    made = {"source": source.source, "seed": options.seed}
+    noted = ("initial",) if options.method == "activations" else ("channels", "correction", "initial")
+    made = {"source": source.source, "seed": options.seed, "images": options.images}
+    made |= {name: getattr(options, name) for name in noted}
+    told = {"percentile": options.percentile or 100.0, "steps": options.steps, "delay": options.delay, "made": made}
+    wanted = Conversion(checkpoint.digest, options.method, {}, **told)
     out = writable_file(options.out or find_conversion(options.checkpoint, options.method))
+    if not options.out:
+        refuse_others(out, wanted, checkpoint)
     if options.method == "activations":
-        told = (options.percentile, options.initial, made, options.steps, options.delay)
-        conversion = from_activations(checkpoint, x, *told)
+        how = (options.percentile, options.initial, made, options.steps, options.delay)
+        conversion = from_activations(checkpoint, x, *how)
     else:
         with tqdm(total=len(checkpoint.spec.spiking) - 1, unit="layer", delay=0.1) as bar:
 
@@ -151,7 +161,7 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
             tried = (options.channels, options.correction, options.percentile, options.initial)
             conversion = search(checkpoint, x, options.steps, *tried, finished, made, options.delay)
     if not options.out:
-        refuse_others(out, conversion, checkpoint)
+        out = not_over_others(out, conversion, checkpoint)
     conversion.save(out)
     for name, threshold in conversion.thresholds.items():
         print(f"{name:>8} {np.mean(threshold):.4f}" + (" (mean of its channels)" if np.ndim(threshold) else ""))
@@ -170,6 +180,16 @@ def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> Non
         how |= {"percentile": f"{found.percentile:g}", "seed": found.made.get("seed")}
         told = ", ".join(f"{key} {value}" for key, value in how.items())
         raise UserError(f"{path} holds a conversion made with {told}; give --out FILE, or remove it")
+
+
+def not_over_others(path: Path, found: Conversion, checkpoint: Checkpoint) -> Path:
+    """The path; or another one beside it, if there is a conversion made in another way by now."""
+    try:
+        refuse_others(path, found, checkpoint)
+    except UserError as meanwhile:
+        print(f"meanwhile, {meanwhile}", file=sys.stderr)
+        return path.with_name(f"{found.digest}-{path.name}")
+    return path
 
 
 def resumable_spike_norm(

@@ -69,16 +69,17 @@ def main() -> None:
     x = checkpoint.encode(images.images[: options.shard])
     for conversion in conversions:
         RunInput.of(x, conversion, options.steps).checked(checkpoint.spec)
-        if conversion.coding == "current" and options.seeds > 1:
-            raise UserError(f"with a constant current all seeds give the same; {conversion.variant} has no --seeds")
-    out = writable_folder(options.out)
     by_setting, model_of = {}, {}
     for conversion in conversions:
         choices = options.model or [conversion.model]
         models = conversion_models(options.model, conversion, checkpoint.spec)
+        drawn = conversion.coding == "poisson" or any(model.draws for model in models.values())
+        if options.seeds > 1 and not drawn:
+            raise UserError(f"with a constant current all seeds give the same; {conversion.variant} has no --seeds")
         by = DENSE if options.runtime == DENSE else "brian2"
         setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models), by)
         by_setting[setting], model_of[setting] = conversion, models
+    out = writable_folder(options.out)
     cases = [
         Case(setting, seed, options.steps)
         for setting in by_setting
@@ -131,7 +132,7 @@ def diagnose(
         )
         recording = simulator.run(RunInput.of(x, conversion, case.steps, case.seed))
         print(f"{conversion.variant}, {len(images)} images, {case.steps} steps")
-        print(Diagnosis.of(checkpoint, recording, images.images, ann).text())
+        print(Diagnosis.of(checkpoint, conversion, recording, images.images, ann).text())
 
 
 if __name__ == "__main__":

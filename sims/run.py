@@ -106,7 +106,7 @@ def main(
     how["command"] = command_line(sys.argv[0], vars(options) | again)
     diagnosis = None
     if ann is not None and len(images) <= MOST_IMAGES:
-        diagnosis = Diagnosis.of(network, recording, images.images, ann)
+        diagnosis = Diagnosis.of(network, converted, recording, images.images, ann)
     result = Result(network, converted, images, recording, ann, how, seconds, diagnosis)
     print(result.text())
     files, photos = result.save(out), not (options.no_photos or without_images)

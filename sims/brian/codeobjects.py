@@ -96,7 +96,7 @@ class TemplateRunner(CodeRunner):
             when=when,
             order=order,
             name=name,
-            check_units=False,
+            check_units=bool(code),
             template_kwds=dict(settings or {}),
             needed_variables=[*variables, *references],
             codeobj_class=codeobj_class or code_object_class(),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from brian2 import Group, NetworkOperation
+from brian2 import Group, NetworkOperation, get_device, seed
 from brian2.core.variables import ArrayVariable
 
 from netspec.errors import UserError
@@ -86,7 +86,7 @@ class Frame:
                 "output": self.spec.output.name,
                 "potentials": list(potentials.items()),
                 "spiking": [(name, potentials[name]) for name in self.states],
-                "states": [(f"{variable}_{name}", potentials[name], value) for name, variable, value in states],
+                "states": [(f"{variable}_{name}", potentials[name], value, name) for name, variable, value in states],
                 "marked": [(name, self.groups[name].variables["reached"].size) for name in marked],
                 "counted": list(self.counted.items()),
             },
@@ -100,20 +100,22 @@ class Frame:
         """
         self._given, self._constant, self._progress, self._step = given, constant, progress, 0
         self._keys = presentation_keys(given.seed, given.numbers)
+        self._random = get_device().get_random_state()  # the caller's
         presentations, output = len(given.x), self.spec.output
         self._counts = np.zeros((presentations, sum(self.counted.values())), dtype=np.uint16)
         self._output_v = np.zeros((presentations, given.steps, output.size), dtype=np.float32)
         self._fired: dict[str, list[np.ndarray]] = {name: [] for name in (output.name, *given.rasters)}
 
     def leave(self) -> None:
-        """Give up a run; the network may run by itself again."""
+        """Give up a run, or end it; the network may run by itself again."""
         self._given = None
+        get_device().set_random_state(self._random)
 
     def close(self) -> Recording:
         """End the run; what was recorded."""
         given, none = self._given, np.zeros((0, 2), dtype=np.int32)
         assert given is not None
-        self._given = None
+        self.leave()
         return Recording(
             self.spec,
             given.steps,
@@ -141,15 +143,15 @@ class Frame:
                 probability = given.probability(name, presentation, step)
                 self._variable(name, "rates")[:] = probability / np.float64(self.groups[name].clock.dt)  # in 64 bits
         if step == 0:
+            seed(int(self._keys[presentation] % 2**32))  # of what models and objects of one's own draw
             for population in self.spec.populations[1:]:
                 self._variable(population.name, "v")[:] = given.initial.get(population.name, 0)
             for name, own in self.states.items():
                 for variable, value in own.items():
-                    self._variable(name, variable)[:] = value
+                    self._variable(name, variable)[:] = self._variable(name, "v") if value == "v" else value
                 current = self._constant.get(name)
                 self._variable(name, "driven")[:] = current is not None
-                if current is not None:
-                    self._variable(name, "I")[:] = current[presentation % len(current)]
+                self._variable(name, "I")[:] = 0 if current is None else current[presentation % len(current)]
             for name in self.counted:  # a run may have been interrupted
                 self._variable(name, "spike_count")[:] = 0
 
@@ -170,13 +172,14 @@ class Frame:
             self._progress(1)
 
 
-def states(group: Group, model: NeuronModel) -> dict[str, float]:
-    """The variables of a model's own that change, and where each begins a presentation; ``v`` begins as a run says."""
-    found = {}
+def states(group: Group, model: NeuronModel) -> dict[str, float | str]:
+    """The variables of a model's own that change, and where each begins a presentation, as of its ``initial``."""
+    found: dict[str, float | str] = {}
     for name, variable in group.variables.items():
         changes = isinstance(variable, ArrayVariable) and variable.owner.name == group.name and not variable.constant
         if changes and variable.size == len(group) and not name.startswith("_") and name not in (*OWN_VARIABLES, "v"):
-            found[name] = float(model.initial.get(name, 0))
+            begins = model.initial.get(name, 0)
+            found[name] = begins if begins == "v" else float(begins)
     if unknown := set(model.initial) - set(found):
         raise UserError(f"neuron model {model.name}: {', '.join(sorted(unknown))} is no variable of it that changes")
     return found

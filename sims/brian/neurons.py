@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from brian2 import DimensionMismatchError, Hz, NeuronGroup, PoissonGroup
+from brian2 import DimensionMismatchError, Equations, Hz, NeuronGroup, PoissonGroup
 from brian2.core.base import BrianObjectException
-from brian2.equations.equations import EquationError
+from brian2.equations.equations import FLOAT, SUBEXPRESSION, EquationError
+from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Population
@@ -35,6 +36,7 @@ v : 1                          # 1 where the largest spike count of the window h
 spike_value : 1 (constant)     # as of the neurons before
 spike_count : integer          # in this presentation: the largest of the window
 """
+REAL = DIMENSIONLESS, FLOAT
 TYPES: dict[str, type] = dict.fromkeys(("v", "v_th", "I", "spike_value", "peak", "lowest"), np.float32)
 TYPES |= dict.fromkeys(("spike_count", "measured", "driven", "alike"), np.int32)
 
@@ -60,6 +62,11 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
     Of all populations here, ``batch`` is for how many images side by side.
     """
     name = population.name
+    potential = Equations(model.equations).get("v")
+    if potential is None or potential.type == SUBEXPRESSION or (potential.dim, potential.var_type) != REAL:
+        raise UserError(f"neuron model {model.name}: its equations must define v, a number without unit that changes")
+    if {"shared", "constant"} & set(potential.flags):
+        raise UserError(f"neuron model {model.name}: v must be neither shared nor constant")
     constants = "".join(f"{parameter} : 1 (shared, constant)\n" for parameter in model.parameters)
     group = NeuronGroup(
         batch * population.size,

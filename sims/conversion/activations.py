@@ -15,6 +15,7 @@ from netspec.ann import ANN
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.errors import UserError
+from sims.simulation.run_input import MOST_STEPS
 
 __all__ = ["activations_of", "from_activations", "positive_percentile"]
 
@@ -61,6 +62,8 @@ def from_activations(
     delay : float
         Part of the steps after which the output is read.
     """
+    if not 0 <= steps <= MOST_STEPS:
+        raise UserError(f"the number of steps must be from 0 to {MOST_STEPS}, got {steps}")
     spec, found = network.spec, activations_of(network, x)
     values = {
         population.name: min(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.data import ImageSet
 from netspec.errors import UserError
-from sims.brian.runtime import open_simulator
+from sims.brian.runtime import DENSE, open_simulator
 from sims.evaluation.shards import Setting, Shard, run_shard, write_shard
 from sims.simulation.neuron_models import NeuronModel
 
 if TYPE_CHECKING:
-    from dask.distributed import Client, Future
+    from dask.distributed import Client, Future, WorkerPlugin
 
 __all__ = ["RETRIES", "compute", "until_interrupted"]
 
@@ -57,6 +58,8 @@ def compute(
             for setting in {shard.case.setting for shard in missing}:
                 told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
                 open_simulator(*told, model=models[setting])
+        if runtime != DENSE:
+            client.register_plugin(with_brian2(), name="with Brian2")
         network = client.scatter(checkpoint, broadcast=True)
         waiting = deque(missing)
         running: dict[Future, Shard] = {}
@@ -94,6 +97,21 @@ def compute(
                     failed[shard] = RuntimeError(lost) if is_lost(future) else future.exception()
                 submit()
     return failed
+
+
+def with_brian2() -> WorkerPlugin:
+    """Lets workers import Brian2, which sets a signal handler: in the thread of a task it could not."""
+    from dask.distributed import WorkerPlugin
+
+    class WithBrian2(WorkerPlugin):
+        def setup(self, worker: object) -> None:
+            if threading.current_thread() is threading.main_thread():
+                handler = signal.getsignal(signal.SIGINT)
+                import brian2  # noqa: F401
+
+                signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+
+    return WithBrian2()
 
 
 def until_interrupted(items: Iterator[Item]) -> Iterator[Item]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from netspec.ann import ann_activations
 from netspec.checkpoint import Checkpoint
+from netspec.conversion import Conversion
 from sims.simulation.metrics import agreement, rate_correlation
 from sims.simulation.recording import Recording
 
@@ -31,9 +32,11 @@ class Diagnosis:
     steps: int | None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, recording: Recording, images: np.ndarray, ann: np.ndarray) -> "Diagnosis":
+    def of(
+        cls, checkpoint: Checkpoint, conversion: Conversion, recording: Recording, images: np.ndarray, ann: np.ndarray
+    ) -> "Diagnosis":
         """Images are uint8 (n, height, width, channels); ``ann`` are the classes that the ANN gives them."""
-        found = rate_correlation(recording, ann_activations(checkpoint, images))
+        found = rate_correlation(recording, ann_activations(checkpoint, images), conversion.spike_values)
         return cls({name: value for name, value in found.items() if not np.isnan(value)}, settled(recording, ann))
 
     def text(self) -> str:

@@ -37,8 +37,8 @@ def save_pictures(
         files = save(draw(result, rasters, photos), out / "raster", formats) if rasters else []
         if result.ann is not None or (result.images.labels >= 0).all():
             files += save(accuracy(result), out / "accuracy", formats)
-    for old in {*out.glob("raster*.p[nd][gf]"), *out.glob("accuracy.p[nd][gf]")} - set(files):
-        old.unlink()
+    for old in {out / f"{name}.{kind}" for name in ("raster", "accuracy") for kind in ("png", "pdf")} - set(files):
+        old.unlink(missing_ok=True)
     return sorted(files, key=lambda file: file.suffix != ".png")
 
 

@@ -185,7 +185,9 @@ def whole_energy(recording: Recording) -> Energy:
     return Energy(JOULES_PER_MAC * ann_macs(spec), snn + first + JOULES_PER_AC * acs)
 
 
-def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike]) -> dict[str, float]:
+def rate_correlation(
+    recording: Recording, activations: Mapping[str, ArrayLike], spike_values: Mapping[str, ArrayLike] | None = None
+) -> dict[str, float]:
     """Correlation of spike rates with the activations of the ANN, for each population of IF neurons.
 
     Parameters
@@ -194,6 +196,8 @@ def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike])
     activations : mapping of str to array_like
         (presentations, channels, height, width) for each population, as from ``ANN.activations`` for the same
         images. Negative values (the output's, before its ReLU) count as 0: no rate is below.
+    spike_values : mapping of str to array_like, optional
+        By which spikes were multiplied: one number, or one of each channel or neuron.
 
     Returns
     -------
@@ -210,7 +214,8 @@ def rate_correlation(recording: Recording, activations: Mapping[str, ArrayLike])
     for population in recording.spec.spiking:
         if population.name not in activations:
             continue
-        rates = recording.spike_counts(population.name).transpose(0, 3, 1, 2)
+        counts, value = recording.spike_counts(population.name), (spike_values or {}).get(population.name, 1)
+        rates = (counts * np.asarray(value, dtype=np.float64)).transpose(0, 3, 1, 2)
         activation = np.asarray(activations[population.name])
         if activation.shape != rates.shape:
             raise ValueError(f"activations of {population.name} are {activation.shape}, the spikes {rates.shape}")

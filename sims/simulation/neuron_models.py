@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ class NeuronModel:
     name : str
     equations : str
         Brian2 equations of ``v`` (dimensionless) and of variables of the model's own. What is not constant begins each
-        presentation at 0, or at its number in ``initial``; ``v`` begins where the run says.
+        presentation at 0, or at its number in ``initial``, or if that is ``"v"`` where ``v`` does: as the run says.
     update : str
         What happens to every neuron in every step.
     threshold : str
@@ -49,7 +50,7 @@ class NeuronModel:
         What else a spike does to its neuron.
     parameters : mapping of str to float
         Constants of the model, the same for all neurons, that may be changed without compiling anew.
-    initial : mapping of str to float
+    initial : mapping of str to float or 'v'
     namespace : mapping of str to object
         Other names in the text, as of a NeuronGroup.
     """
@@ -61,13 +62,17 @@ class NeuronModel:
     reset: str = ""
     on_spike: str = ""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    initial: Mapping[str, float] = field(default_factory=dict)
+    initial: Mapping[str, float | str] = field(default_factory=dict)
     namespace: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*re.findall(r"^\s*(?:d)?(\w+)\s*(?:/dt\s*=|[:=])", self.equations, re.M), *self.parameters):
+        defined = re.findall(r"^\s*(?:d(\w+)\s*/\s*dt\s*=|(\w+)\s*[:=])", self.equations, re.M)
+        for name in (*map("".join, defined), *self.parameters):
             if name in OWN_VARIABLES:
                 raise UserError(f"neuron model {self.name}: {name} is a variable that every neuron has already")
+        for name, value in (*self.parameters.items(), *self.initial.items()):
+            if value != "v" and not math.isfinite(float(value)):
+                raise UserError(f"neuron model {self.name}: {name} must be a finite number, got {value}")
         if "refractory" in self.equations:
             raise UserError(f"neuron model {self.name}: write refractoriness into its update (as the model refractory)")
 
@@ -80,7 +85,14 @@ class NeuronModel:
     @property
     def moves_by_input_alone(self) -> bool:
         """Whether nothing happens to a neuron that gets no input, as long as it is below threshold."""
-        return not self.update and "/dt" not in self.equations and self.threshold == "v >= v_th"
+        moving = self.update or re.search(r"/\s*dt\b", self.equations)
+        return not moving and self.threshold == "v >= v_th"
+
+    @property
+    def draws(self) -> bool:
+        """Whether its text draws random numbers."""
+        text = "\n".join((self.equations, self.update, self.threshold, self.reset, self.on_spike))
+        return bool(re.search(r"\b(randn?|poisson)\s*\(|\bxi(_\w+)?\b", text))
 
     def describe(self) -> dict[str, Any]:
         """The model as plain data, without its parameters, whose values are no part of a compiled network."""
@@ -92,9 +104,9 @@ IF = NeuronModel("if")  # without leak (equation 2 of the paper)
 LEAKY = NeuronModel("leaky", update="v *= leak", parameters={"leak": 0.95})  # what is left of v after a step
 REFRACTORY = NeuronModel(
     "refractory",
-    equations="v : 1\nrest : integer  # steps in which the neuron takes no input",
-    update="v *= int(rest <= 0)\nrest -= int(rest > 0)",
-    on_spike="rest = int(period)",
+    equations="v : 1\nheld : 1  # what the last spike left\nrest : integer  # steps in which the neuron takes no input",
+    update="v = v*int(rest <= 0) + held*int(rest > 0)\nrest -= int(rest > 0)",
+    on_spike="held = v\nrest = int(period)",
     parameters={"period": 3},  # in steps
 )
 LIF = NeuronModel(  # by forward Euler: v += decay*(rest - v) + input, v from rest
@@ -103,6 +115,7 @@ LIF = NeuronModel(  # by forward Euler: v += decay*(rest - v) + input, v from re
     update="v -= decay*last\nlast = v",
     on_spike="v += v_reset\nlast = v",
     parameters={"decay": 0.05, "v_reset": 0},
+    initial={"last": "v"},
 )
 CUBA_LIF = NeuronModel(  # likewise, and what arrives adds to a current that decays
     "cuba-lif",
@@ -110,6 +123,7 @@ CUBA_LIF = NeuronModel(  # likewise, and what arrives adds to a current that dec
     update="current += (v - last) - current_decay*current\nv = last - decay*last + current\nlast = v",
     on_spike="v += v_reset\nlast = v",
     parameters={"decay": 0.05, "current_decay": 0.2, "v_reset": 0},
+    initial={"last": "v"},
 )
 MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY, LIF, CUBA_LIF)}
 
@@ -127,7 +141,8 @@ def load_model(choice: str) -> NeuronModel:
         chosen: dict[str, Any] = {"name": path.stem}
         for name, value in content.items():
             if name in ("parameters", "initial"):
-                chosen[name] = {key: float(number) for key, number in value.items()}
+                begins = ("v",) if name == "initial" else ()
+                chosen[name] = {key: number if number in begins else float(number) for key, number in value.items()}
             elif isinstance(value, str):
                 chosen[name] = value
             else:

@@ -37,22 +37,22 @@ def leaky(state: State, parameters: Mapping[str, float]) -> None:
 
 def refractory(state: State, parameters: Mapping[str, float]) -> None:
     rest = state.setdefault("rest", torch.zeros_like(state["v"]))
-    state["v"][rest > 0] = 0
+    state["v"] = torch.where(rest > 0, state.setdefault("held", torch.zeros_like(state["v"])), state["v"])
     rest -= (rest > 0).float()
 
 
 def rest(state: State, parameters: Mapping[str, float], spikes: Tensor) -> None:
     state["rest"][spikes] = int(parameters["period"])
+    state["held"] = torch.where(spikes, state["v"], state["held"])
 
 
 def lif(state: State, parameters: Mapping[str, float]) -> None:
-    last = state.setdefault("last", torch.zeros_like(state["v"]).double())  # as Brian2 has a model's own variables
-    state["v"] = (state["v"] - parameters["decay"] * last).float()
+    state["v"] = (state["v"] - parameters["decay"] * state["last"]).float()
     state["last"] = state["v"].double()
 
 
 def cuba_lif(state: State, parameters: Mapping[str, float]) -> None:
-    last, current = (state.setdefault(name, torch.zeros_like(state["v"]).double()) for name in ("last", "current"))
+    last, current = state["last"], state.setdefault("current", torch.zeros_like(state["last"]))
     current += (state["v"] - last) - parameters["current_decay"] * current
     state["v"] = (last - parameters["decay"] * last + current).float()
     state["last"] = state["v"].double()
@@ -149,6 +149,9 @@ class ReferenceSimulator:
             if population.name in given.initial:
                 v += self._numbers(given.initial[population.name], population.shape)
             states[population.name] = {"v": v}
+            for name, begins in self.models[population.name].initial.items():
+                if begins == "v":
+                    states[population.name][name] = v.double()  # as Brian2 has a model's own variables
         thresholds = {name: self._numbers(value, spec[name].shape) for name, value in given.thresholds.items()}
         worth = {name: self._numbers(value, spec[name].shape) for name, value in given.spike_values.items()}
         graded = {p.name for p in spec.projections if p.pre in worth or spec[p.pre].kind == "relay"}

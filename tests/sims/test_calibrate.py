@@ -10,7 +10,7 @@ import pytest
 from commands import WRONG_RUNS, files, run, save_images, tiny_checkpoint
 from networks import exact_weights, residual
 
-from netspec import data
+from netspec import training_images
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.data import samples
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
@@ -141,7 +141,7 @@ def test_images_are_those_of_training(tiny, tmp_path, monkeypatch):
         asked.append((*told, len(choose(samples()))))
         return choose(samples())
 
-    monkeypatch.setattr(data, "load_images", load_images)
+    monkeypatch.setattr(training_images, "load_images", load_images)
     arguments = ("--method", "ann-norm", "--images", 3, "--out", tmp_path / "thresholds.json")
     assert run_calibrate(tiny, *arguments).status == 0
     assert asked == [("cifar10", (32, 32, 3), load_checkpoint(tiny).classes, "train", 3)]

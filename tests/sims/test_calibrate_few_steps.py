@@ -86,6 +86,36 @@ def test_a_conversion_found_in_another_way_is_not_overwritten(network, tmp_path)
     assert run_calibrate(network, "--method", "activations").status == 0
 
 
+@pytest.mark.parametrize("method", ["activations", "search"])
+def test_what_would_be_lost_is_told_before_it_is_computed(method, network, monkeypatch):
+    assert run_calibrate(network, "--method", method).status == 0
+    asked = []
+    monkeypatch.setattr(calibrate, {"activations": "from_activations", "search": "search"}[method], asked.append)
+    run_calibrate(network, "--method", method, "--seed", 1).assert_refused("calibrate.py", "give --out FILE, or remove")
+    assert not asked
+
+
+@pytest.mark.parametrize("method", ["activations", "ann-norm"])
+def test_of_two_calibrations_side_by_side_none_is_lost(method, network, tmp_path, monkeypatch):
+    suffix = "activations.conversion.safetensors" if method == "activations" else "ann-norm.json"
+    expected, name = network.with_suffix(f".{suffix}"), method.replace("-", "_").replace("activ", "from_activ")
+    compute = getattr(calibrate, name)
+
+    def slow(*arguments):
+        monkeypatch.setattr(calibrate, name, compute)
+        assert run_calibrate(network, "--method", method, "--seed", 1).status == 0  # meanwhile
+        return compute(*arguments)
+
+    monkeypatch.setattr(calibrate, name, slow)
+    ended = run_calibrate(network, "--method", method)
+    assert ended.status == 0 and f"meanwhile, {expected} holds a conversion made with" in ended.err
+    first, second = (
+        load_conversion(file, load_checkpoint(network)) for file in (expected, Path(ended.out.split()[-1]))
+    )
+    assert (first.made["seed"], second.made["seed"]) == (1, 0)
+    assert len(files(tmp_path)) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -95,6 +125,7 @@ def test_a_conversion_found_in_another_way_is_not_overwritten(network, tmp_path)
         ("--method spike-norm --channels", "--channels says nothing to the method spike-norm"),
         ("--method search --channels --percentile 9", "--channels tries parts of each channel's largest activation"),
         ("--method search --steps 0", "the number of steps must be from 1 to 65535, got 0"),
+        ("--method activations --steps -5", "the number of steps must be from 0 to 65535, got -5"),
         ("--method ann-norm --initial 0", "--initial says nothing to the method ann-norm"),
         ("--method activations --percentile 0", "--percentile must be above 0"),
     ],

@@ -88,8 +88,11 @@ def test_pdfs_are_written_when_asked_for_and_removed_by_a_run_without(tiny, tmp_
     for file in tmp_path.glob("*.pdf"):
         content = file.read_bytes()
         assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
+    (tmp_path / "raster_of_mine.pdf").write_text("mine")
+    (tmp_path / "accuracys.png").write_text("mine")
     assert run_vgg(tiny, tmp_path, *arguments).status == 0
-    assert not list(tmp_path.glob("*.pdf"))
+    assert [file.name for file in tmp_path.glob("*.pdf")] == ["raster_of_mine.pdf"]
+    assert (tmp_path / "accuracys.png").read_text() == "mine"
 
 
 def test_recording_is_that_of_the_samples_under_seed_and_thresholds(happy, tiny):

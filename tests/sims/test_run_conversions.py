@@ -65,6 +65,8 @@ def test_conversions_leave_no_choice_that_would_be_ignored(fast, tmp_path):
     run_vgg(fast, tmp_path, "--fast", "--thresholds", "ann-norm").assert_refused("run_vgg.py", "--fast is a conversion")
     refused = run_vgg(fast, tmp_path, "--conversion", "slow")
     refused.assert_refused("run_vgg.py", "there is no conversion 'slow' of net; there are fast, or give a file")
+    for path in ("output/mine", "./fast", "../fast", "/tmp", "folder/"):
+        run_vgg(fast, tmp_path, "--conversion", path).assert_refused("run_vgg.py", "cannot read the conversion ")
 
 
 def test_choices_that_contradict_each_other_are_refused(fast, tmp_path):

@@ -21,6 +21,7 @@
     }
     {% endfor %}
     if (step) return;
+    for (auto& generator : _random_generators) generator.seed(input.keys[shown]);  // for what models and own objects draw
     for (int image = 0; image < input.active; image++) {
         if (input.images) {
             const float* const pixels = input.images + (shown + image) * {{n_input}};
@@ -39,8 +40,12 @@
             input.constant["{{name}}"].copy(shown + image, {{size}}, {{get_array_name(variables['I_' + name])}} + image * {{size}});
         {% endfor %}
     }
-    {% for name, size, value in states %}
+    {% for name, size, value, population in states %}
+    {% if value == 'v' %}
+    std::copy_n({{get_array_name(variables['v_' + population])}}, {{batch * size}}, {{get_array_name(variables[name])}});
+    {% else %}
     std::fill_n({{get_array_name(variables[name])}}, {{batch * size}}, {{value}});
+    {% endif %}
     {% endfor %}
     {% for name, size in marked %}
     std::fill_n({{get_array_name(variables['reached_' + name])}}, {{size}}, 1);

@@ -8,7 +8,7 @@ import pytest
 from brian2 import SpikeMonitor, StateMonitor, Synapses, prefs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import assert_same, case, exact_weights, specs, varied, weights_of
+from networks import assert_same, case, exact_weights, pair, specs, varied, weights_of
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec
@@ -140,8 +140,15 @@ def test_noise_fires_neurons_in_the_dark_and_a_lesioned_channel_never_fires(runt
     noisy = NeuronModel("noisy", "dv/dt = -v/(5*ms) + 0.3*xi*ms**-0.5 : 1", update="v += 0.2*randn()")
     network = open_simulator(spec, weights, runtime, quiet=True, model={"a": noisy})
     thresholds = {"a": [1.0, np.inf, 1.0], "output": 1e6}
-    counts = network.run(RunInput(0 * usual.x, thresholds, 60)).spike_counts("a").sum(axis=(0, 1, 2))
+    dark, state = RunInput(0 * usual.x, thresholds, 60), np.random.get_state()
+    recording = network.run(dark)
+    counts = recording.spike_counts("a").sum(axis=(0, 1, 2))
     assert counts[1] == 0 and min(counts[0], counts[2]) > 20
+    assert_same(network.run(dark), recording)  # a function of the seed and the image, as Poisson spikes are
+    assert (network.run(replace(dark, seed=1)).counts != recording.counts).any()
+    second = network.run(replace(dark, x=dark.x[1:2], ids=[1]))
+    np.testing.assert_array_equal(second.counts, recording.counts[1:2])
+    assert all(map(np.array_equal, np.random.get_state(), state))  # the caller's
     still = open_simulator(spec, weights, "numpy", quiet=True).run(RunInput(0 * usual.x, thresholds, 60))
     assert not still.counts.any()
 
@@ -168,7 +175,7 @@ def test_changed_text_changes_the_spikes(synapses, runtime):
         IF,
         replace(IF, reset="v = -100"),
         replace(IF, threshold="v >= 1000 * v_th"),
-        NeuronModel("drift", "dv/dt = drift / ms : 1", namespace={"drift": 0.125}),
+        NeuronModel("drift", "dv / dt = drift / ms : 1", namespace={"drift": 0.125}),
     ):
         network = open_simulator(spec, weights, runtime, synapses, quiet=True, model={"a": model})
         text = (model.name, model.reset, model.threshold)
@@ -228,6 +235,7 @@ def test_models_come_from_text_files(tmp_path):
         'namespace = "os"': "unknown: namespace",
         'equations = "v : 1 (unless refractory)"': "write refractoriness into its update",
         'equations = "v_th : 1"': "v_th is a variable that every neuron has already",
+        'equations = "v : 1\\na : 1"\ninitial = { a = "w" }': "could not convert string to float",
         "update": "no description of a neuron model",
     }.items():
         (tmp_path / "wrong.toml").write_text(text)
@@ -268,12 +276,70 @@ def test_what_does_not_fit_is_refused():
         ({"update": "v *= "}, "v *="),
         ({"equations": "v : 1\ndb/dt = 1 : 1"}, "Inconsistent units"),
         ({"equations": "v = : 1"}, "Expected end of text"),
+        ({"equations": "u : 1"}, "its equations must define v, a number without unit that changes"),
+        ({"equations": ""}, "its equations must define v"),
+        ({"equations": "v = 1 : 1"}, "its equations must define v"),
+        ({"equations": "v : integer"}, "its equations must define v"),
+        ({"equations": "v : volt"}, "its equations must define v"),
+        ({"equations": "v : 1 (shared)"}, "v must be neither shared nor constant"),
+        ({"update": "v += 1*mV"}, "uses inconsistent units"),
+        ({"threshold": "v >= v_th*mV"}, "different units"),
+        ({"on_spike": "v -= 1*mV"}, "uses inconsistent units"),
     ],
 )
 def test_text_that_brian2_does_not_understand_is_told_in_one_line(changed, reason, runtime, own_cache):
     spec, weights, run_input = case("sprout")
     with pytest.raises(UserError, match=f"^neuron model wrong: .*{re.escape(reason)}[^\\n]*$"):
         open_simulator(spec, weights, runtime, quiet=True, model={"a": NeuronModel("wrong", **changed)}).run(run_input)
+
+
+@pytest.mark.parametrize("name", ["parameters", "initial"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_of_a_model_are_finite(name, value):
+    with pytest.raises(UserError, match=f"neuron model wrong: a must be a finite number, got {value}"):
+        NeuronModel("wrong", "v : 1\na : 1", **{name: {"a": value}})
+
+
+def test_a_variable_of_every_neuron_is_no_model_s_own():
+    for equations in ("v : 1\ndriven : integer", "v : 1\ndpeak / dt = 1*Hz : 1", "v : 1\nI = 2 : 1"):
+        with pytest.raises(UserError, match="is a variable that every neuron has already"):
+            NeuronModel("wrong", equations)
+
+
+def test_who_moves_without_input_is_known_by_the_text():
+    alone = [IF, NeuronModel("other", "v : 1\nw : 1  # w/dt is not meant")]
+    moving = [LEAKY, *(NeuronModel("m", f"{left} = -v/ms : 1") for left in ("dv/dt", "dv / dt", "dv/ dt"))]
+    assert [model.moves_by_input_alone for model in (IF, *moving)] == [True] + 4 * [False]
+    assert not any(model.draws for model in alone + moving)
+    assert NeuronModel("m", update="v += 0.1*randn()").draws and NeuronModel("m", "dv/dt = xi*ms**-0.5 : 1").draws
+
+
+@pytest.mark.parametrize("model", [LEAKY, LIF, CUBA_LIF], ids=lambda model: model.name)
+def test_a_potential_at_the_start_is_no_input(model):
+    """In the dark it leaks from where it begins (NIR's equations: v += decay*(rest - v), no current)."""
+    spec, weights = pair((1, 1, 1)), {"input_to_output": np.zeros((1, 1), dtype=np.float32)}
+    dark = RunInput(np.zeros((1, 1, 1, 1), dtype=np.float32), {"output": 2}, 20, initial={"output": 1})
+    for runtime in ("torch", "numpy"):
+        recording = open_simulator(spec, weights, runtime, model=model).run(dark)
+        np.testing.assert_allclose(recording.output_v[0, :, 0], 0.95 ** np.arange(1, 21), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("reset", "left"), [("zero", 0), ("subtract", 0.75)])
+def test_a_resting_neuron_keeps_what_its_spike_left(reset, left):
+    spec, weights = pair((1, 1, 1)), {"input_to_output": np.zeros((1, 1), dtype=np.float32)}
+    driven = RunInput(np.zeros((1, 1, 1, 1), dtype=np.float32), {"output": 1}, 5, constant={"output": 1.75})
+    recording = InProcessSimulator(spec, weights, reset=reset, model=REFRACTORY, target="numpy").run(driven)
+    expected = [left, left, left, left, 1.75 + left - 1 if left else 0]
+    np.testing.assert_allclose(recording.output_v[0, :, 0], expected)
+    assert recording.spikes("output").step.tolist() == [0, 4]
+
+
+def test_the_constant_input_of_an_earlier_run_is_gone():
+    spec, weights = pair((1, 1, 1)), {"input_to_output": np.zeros((1, 1), dtype=np.float32)}
+    simulator = InProcessSimulator(spec, weights, model=replace(IF, threshold="v + I >= v_th"), target="numpy")
+    dark = RunInput(np.zeros((1, 1, 1, 1), dtype=np.float32), {"output": 1}, 3)
+    assert simulator.run(replace(dark, constant={"output": 2})).counts[0, -1] == 3
+    assert not simulator.run(dark).counts.any()
 
 
 def test_tables_name_models_for_what_they_are():

@@ -1,6 +1,7 @@
 """Shards as tasks: which are tried again, what is told, what Ctrl-C ends, schedulers elsewhere."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def test_workers_that_do_not_start_are_told(tiny, tmp_path, monkeypatch):
 
 def test_scheduler_and_worker_of_their_own_give_the_same_tables(whole, run_evaluate, tmp_path):
     where = tmp_path / "scheduler.json"
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    elsewhere = os.environ | {"GOING_DEEPER_CACHE": str(tmp_path / "cache")}  # where nothing is compiled yet
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path, "env": elsewhere}
     programs = [
         ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show",
          "--scheduler-file", where],

@@ -74,7 +74,7 @@ def run(images: ImageSet, steps: int = 40, diagnosed: bool = True, coding: str =
     given = RunInput.of(x, conversion, steps, seed=3, rasters=["conv1_1"], raster_presentations=2)
     recording = ReferenceSimulator(checkpoint.spec, checkpoint.weights).run(given)
     ann = ann_predictions(checkpoint, images.images)
-    diagnosis = Diagnosis.of(checkpoint, recording, images.images, ann) if diagnosed else None
+    diagnosis = Diagnosis.of(checkpoint, conversion, recording, images.images, ann) if diagnosed else None
     settings = {"command": "python sims/run.py --steps 40"} | settings
     return Result(checkpoint, conversion, images, recording, ann, settings, {"simulate": 1.25}, diagnosis)
 

@@ -163,6 +163,15 @@ def test_rate_correlation_by_hand(counted):
     assert opposite == {"conv": pytest.approx(-1)}
 
 
+def test_rate_correlation_counts_spikes_for_what_they_stand_for(counted):
+    rates = counted.spike_counts("conv").transpose(0, 3, 1, 2).astype(float)
+    of_channels = np.arange(1, 1 + rates.shape[1])
+    activations = {"conv": rates * of_channels[:, None, None]}
+    assert metrics.rate_correlation(counted, activations)["conv"] < 0.99
+    assert metrics.rate_correlation(counted, activations, {"conv": of_channels}) == {"conv": pytest.approx(1)}
+    assert metrics.rate_correlation(counted, activations, {"other": of_channels})["conv"] < 0.99
+
+
 def test_rate_correlation_of_silent_populations_is_nan(counted):
     correlations = metrics.rate_correlation(counted, {"output": np.arange(6).reshape(2, 3, 1, 1)})
     assert list(correlations) == ["output"]
