@@ -106,8 +106,10 @@ class StandaloneSimulator:
         self.peak_memory, self.run_seconds = 0, 0.0
         self.profiled: dict[str, float] = {}
         given = weights if synapses == "explicit" else None
-        how = synapses, reset, half, profile, self.models, self.batch, threads > 1
-        blueprint = Blueprint(spec, given, *how)
+        blueprint = Blueprint(
+            spec, given, synapses, reset, half=half, profile=profile, models=self.models, batch=self.batch,
+            openmp=threads > 1,
+        )  # fmt: skip
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
         self._device: Any = None
         if prepare:

@@ -22,6 +22,7 @@ from netspec.files import write_atomically
 from netspec.importing.values import ungrouped
 from netspec.spec import Population, Projection, both, sides
 from sims.exporting.nir_neurons import Layer, neuron_node, reduced
+from sims.simulation.geometry import dilated
 from sims.simulation.neuron_models import conversion_models
 
 __all__ = ["POOLS", "Exported", "to_nir", "write_nir"]
@@ -304,16 +305,6 @@ class _Writer:
         self.nodes[name] = node
         self.edges += [(start, name) for start in starts]
         return name
-
-
-def dilated(weights: np.ndarray, dilation: tuple[int, int]) -> np.ndarray:
-    """A kernel with the places that dilation leaves out, 0."""
-    if dilation == (1, 1):
-        return weights
-    (height, width), (y, x) = weights.shape[2:], dilation
-    whole = np.zeros((*weights.shape[:2], (height - 1) * y + 1, (width - 1) * x + 1), dtype=weights.dtype)
-    whole[:, :, ::y, ::x] = weights
-    return whole
 
 
 def _plane(population: Population) -> tuple[int, int, int]:

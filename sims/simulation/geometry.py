@@ -11,7 +11,7 @@ import numpy as np
 
 from netspec.spec import NetSpec, Projection, both, sides
 
-__all__ = ["Geometry", "as_convolution", "connections", "joined"]
+__all__ = ["Geometry", "as_convolution", "connections", "dilated", "joined"]
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,8 @@ def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | 
     elif projection.kind == "dense":
         shape = (geometry.post_channels, geometry.kernel_height, geometry.kernel_width, channels)
         weights = weights.reshape(shape).transpose(0, 3, 1, 2)
-    elif projection.dilation != 1:
-        (y, x), apart = both(projection.dilation), weights
-        weights = np.zeros((*apart.shape[:2], *projection.reach))
-        weights[:, :, ::y, ::x] = apart
+    else:
+        weights = dilated(weights, both(projection.dilation))
     if projection.channels:
         chosen, within = weights, weights.shape[1]  # channels of a group
         weights = np.zeros((geometry.post_channels, geometry.channels, *weights.shape[2:]))
@@ -118,6 +116,16 @@ def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | 
             of_pre = list(projection.channels[group * within : (group + 1) * within])
             weights[rows[:, None], of_pre] = chosen[rows]
     return weights.astype(np.float32)
+
+
+def dilated(weights: np.ndarray, dilation: tuple[int, int]) -> np.ndarray:
+    """A kernel with the places that dilation leaves out, 0."""
+    if dilation == (1, 1):
+        return weights
+    (height, width), (y, x) = weights.shape[2:], dilation
+    whole = np.zeros((*weights.shape[:2], (height - 1) * y + 1, (width - 1) * x + 1), dtype=weights.dtype)
+    whole[:, :, ::y, ::x] = weights
+    return whole
 
 
 def joined(spec: NetSpec, projection: Projection) -> np.ndarray | None:
