@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -107,8 +108,7 @@ def with_brian2() -> WorkerPlugin:
         def setup(self, worker: object) -> None:
             if threading.current_thread() is threading.main_thread():
                 handler = signal.getsignal(signal.SIGINT)
-                import brian2  # noqa: F401
-
+                import_module("sims.brian.network")
                 signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
 
     return WithBrian2()
