@@ -127,7 +127,8 @@ class Conversion:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that tell conversions apart; of thresholds alone if there is nothing else."""
-        if not (self.spike_values or self.constant or self.initial or self.models or self.coding != "poisson"):
+        more = self.spike_values, self.constant, self.initial, self.models, self.delay, self.coding != "poisson"
+        if not any(more):
             content = {name: np.asarray(value).tolist() for name, value in self.thresholds.items()}
             return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         sha = hashlib.sha256(self.coding.encode() + (f" {self.delay!r}".encode() if self.delay else b""))
@@ -208,7 +209,7 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
             numbers[NUMBERS[kind]][population] = float(array) if array.ndim == 0 else array
         numbers["thresholds"] = {name: numbers["thresholds"][name] for name in json.loads(header["populations"])}
         conversion = Conversion(**numbers | json.loads(header["settings"]))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no conversion of this project, or damaged ({error})") from error
     if conversion.checkpoint != network.digest:
         raise UserError(f"{path} is a conversion of another checkpoint; run sims/calibrate.py for this one")

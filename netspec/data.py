@@ -219,7 +219,7 @@ def arrays(path: str | os.PathLike, shape: tuple[int, int, int], classes: tuple[
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
             labels = file["labels"] if "labels" in file else np.full(len(images), -1)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} holds no arrays images and labels ({error})") from error
     images = images[..., None] if images.ndim == 3 and shape[2] == 1 else images
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
@@ -282,5 +282,5 @@ def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, .
     if (Path(source) / CIFAR10_FOLDER.replace("bin", "py")).is_dir():
         refuse_pickled(Path(source))
     if split_folder(source, split):
-        return imagenet_files(source, split, shape, classes)
-    return find_images(source, shape, classes)
+        return imagenet_files(source, split, shape, classes or None)
+    return find_images(source, shape, classes or None)

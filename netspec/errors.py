@@ -3,13 +3,14 @@
 import errno
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["UserError", "check_range", "run_command"]
+__all__ = ["UserError", "check_range", "one_line", "run_command"]
 
 
 class UserError(Exception):
@@ -25,6 +26,12 @@ def check_range(
     bounds = {"at least": least, "above": above, "at most": most}
     words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
     raise UserError(f"{what} must be {words}, got {value}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -43,6 +44,10 @@ CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 PICKLED = ("cifar-10-batches-py", "data_batch_1", "test_batch")  # what torchvision and the Python version have
 ASPECT = 4 / 3  # of a random crop, at most, or its inverse
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on the image lies on its side
+UPRIGHT = {  # what makes an image of an orientation upright
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
 
 
 class Images(ABC):
@@ -160,7 +165,7 @@ def find_images(
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}")
-    files = sorted(path for path in root.rglob("[!.]*") if path.is_file() and not is_hidden(path, root))
+    files = sorted(files_inside(root))
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     named = {
         path: IMAGENETTE_CLASSES.get(path.parent.name, path.parent.name)
@@ -184,8 +189,19 @@ def find_images(
     return ImageFiles(root, inside, labels, classes, shape, str(root))
 
 
-def is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def files_inside(root: Path) -> Iterator[Path]:
+    """All files that are not hidden, in folders that are links, too; not again in a link to a folder around it."""
+
+    def stop(error: OSError) -> None:
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+    for place, folders, names in os.walk(root, onerror=stop, followlinks=True):
+        folder, around = Path(place), Path(place).resolve()
+        folders[:] = [
+            name for name in folders
+            if not name.startswith(".") and not around.is_relative_to(Path(folder, name).resolve())
+        ]  # fmt: skip
+        yield from (path for name in names if not name.startswith(".") and (path := folder / name).is_file())
 
 
 def why_left_out(path: Path, root: Path) -> str:
@@ -238,17 +254,18 @@ def opened(path: Path) -> Iterator[Image]:
     try:
         with Image.open(path) as file:
             yield file
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image, or broken ({error})") from error
 
 
 def coloured(file: Image) -> Image:
     """The image of a file as viewers show it, RGB."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if file.mode.startswith("I"):  # 16 bits of grey: convert() would cut off all above 255
         return Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
-    return ImageOps.exif_transpose(file).convert("RGB")
+    turn = UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
+    return (file.transpose(Image.Transpose[turn]) if turn else file).convert("RGB")
 
 
 def pixels(image: Image, channels: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError, check_range
+from netspec.training_images import learned_from
 
 __all__ = ["Recipe"]
 
@@ -92,8 +93,8 @@ class Recipe:
         """The recipe for training a checkpoint further; raises UserError where that would give false results."""
         if self.rms_scale:
             raise UserError("the weights of a checkpoint have their scales folded in: train it without RMS scales")
-        earlier = start.info.get("recipe", {})
-        if earlier.get("seed", self.seed) != self.seed or earlier.get("validation", math.inf) < self.validation:
+        _, held_out, seed = learned_from(start.info)
+        if seed not in (None, self.seed) or (held_out is not None and held_out < self.validation):
             raise UserError("with another seed or more validation images, it has learned images held out now")
         return replace(self, start=start.digest)
 

@@ -7,7 +7,7 @@ derived from a :class:`NetSpec`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import inf, prod
 from operator import index
 from typing import Any
@@ -334,11 +334,11 @@ class NetSpec:
     def to_dict(self) -> dict[str, Any]:
         """The description as plain data, for JSON; without what came later and is at its default."""
         data = asdict(self)
-        for part, names in (("populations", ["clip"]), ("projections", ["dilation", "groups", "channels", "label"])):
-            for entry in data[part]:
-                for name in names:
-                    if entry[name] in (0, 1, (), ""):
-                        del entry[name]
+        usual = {entry.name: entry.default for entry in (*fields(Population), *fields(Projection))}
+        for entry in (*data["populations"], *data["projections"]):
+            for name in ("clip", "dilation", "groups", "channels", "label"):
+                if name in entry and entry[name] == usual[name]:
+                    del entry[name]
         return data
 
     @classmethod

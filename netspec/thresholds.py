@@ -94,7 +94,7 @@ def load_thresholds(path: str | os.PathLike, checkpoint: Checkpoint) -> Threshol
         values = {name: float(value) for name, value in thresholds.values.items()}
     except OSError as error:
         raise UserError(f"cannot read the thresholds {path}: {os.strerror(error.errno or 0)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no thresholds file of this project, or truncated ({error})") from error
     if thresholds.checkpoint != checkpoint.digest:
         raise UserError(f"{path} holds the thresholds of another checkpoint; run sims/calibrate.py for this one")

@@ -43,7 +43,12 @@ NETWORKS: dict[str, Callable[..., NetSpec]] = {
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, "python -m netspec.train")
     parser.add_argument("network", choices=NETWORKS, help="architecture")
-    add_options(parser, data="cifar10", out="training", seed=Recipe.seed)
+    parser.add_argument(
+        "--data", metavar="NAME|DIR", default="cifar10",
+        help="cifar10 (downloaded once), or a folder of its binary files; for resnet34, vgg16-imagenet a folder with "
+        "train/CLASS/* and val/CLASS/*",
+    )  # fmt: skip
+    add_options(parser, out="training", seed=Recipe.seed)
     parser.add_argument(
         "--width", type=number("--width", float, above=0), default=1.0, help="factor on the number of channels"
     )

@@ -92,7 +92,7 @@ class Trainer:
         )
         self.classes, self.source = images.classes, images.source
         self.provenance, self.digest = images.provenance, images.digest
-        self.started_from = dict(start.info) if start else {}
+        self.started_from = dict(start.info) if start else None
         self.mean, self.gain = (start.mean, start.gain) if start else input_coding(images)
         learned, held_out = split(len(images), recipe.validation, recipe.seed)
 
@@ -177,7 +177,7 @@ class Trainer:
         info |= {"trained_on": self.source, "training_images": self.digest}
         info |= {"test_images": len(self.test)}
         info |= {"torch": torch.__version__, "device": self.device.type}
-        info |= {"started_from": self.started_from} if self.started_from else {}
+        info |= {} if self.started_from is None else {"started_from": self.started_from}
         return Checkpoint(self.ann.described(), self.ann.folded(), self.mean, self.gain, self.classes, info)
 
     def state(self) -> bytes:

@@ -72,10 +72,12 @@ def learned_from(info: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 def consistent(info: Mapping[str, Any]) -> bool:
     """Whether the trainings before, if there were some, learned none of the images that the last one held out."""
     trained_on, held_out, seed = learned_from(info)
-    while info := info.get("started_from", {}):
+    while "started_from" in info:
+        info = info["started_from"]
         if not isinstance(info, Mapping):
             return False
         source, before, same = learned_from(info)
         if source != trained_on or same != seed or before is None or before < held_out:
             return False
-    return True
+    recipe = info.get("recipe")
+    return not (isinstance(recipe, dict) and recipe.get("start"))  # else its own start is not told

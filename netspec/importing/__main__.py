@@ -15,7 +15,6 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,17 +27,18 @@ from torch import nn
 from netspec.checkpoint import Checkpoint, save_checkpoint
 from netspec.conversion import find_conversion
 from netspec.data import CIFAR10_CLASSES, load_images
-from netspec.errors import UserError, run_command
+from netspec.errors import UserError, one_line, run_command
 from netspec.files import writable_file
 from netspec.importing.builder import Step
 from netspec.importing.nir import SPIKES, from_nir, nodes_table
 from netspec.importing.proof import Coding
-from netspec.importing.sources import Imported, import_onnx, import_torch, one_line
+from netspec.importing.sources import Imported, import_onnx, import_torch
 from netspec.importing.support import support_table
 from netspec.options import make_parser, number
 from netspec.thresholds import RESETS
 
 CLASSES = {"cifar10": CIFAR10_CLASSES}
+SOME_IMAGES = 16  # of --data, on which outputs are compared
 PRIVATE = "_network_that_is_brought_in"  # name of the user's file as a module
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
 
@@ -113,7 +113,9 @@ def main() -> None:
         if not options.input:
             raise UserError("--data needs --input, the size of an image")
         channels, height, width = options.input
-        more["images"] = load_images(options.data, (height, width, channels), more["classes"] or ()).images[:16]
+        shape, some = (height, width, channels), slice(SOME_IMAGES)
+        found = load_images(options.data, shape, more["classes"] or (), choose=lambda every: every.subset(some))
+        more["images"] = found.images
     if options.source.endswith(".onnx"):
         if options.weights:
             raise UserError("--weights are for torch modules; an ONNX file has its own")
@@ -123,6 +125,8 @@ def main() -> None:
             raise UserError("a torch module needs --input C H W, the size of an image")
         module = load_module(options.source)
         if options.weights:
+            if Path(options.weights).resolve() == out.resolve():
+                raise UserError(f"{out} would overwrite the weights; give another --out")
             load_weights(module, options.weights, options.input)
         imported = import_torch(module, options.input, coding, **more)
     print(table(imported))
@@ -156,8 +160,8 @@ def read_classes(choice: str | None) -> tuple[str, ...] | None:
         names = tuple(line.strip() for line in Path(choice).read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the classes {choice}: {one_line(error)}") from error
-    if len(set(names)) < len(names):
-        raise UserError(f"{choice}: some classes have the same name")
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{choice}: some classes have the same name" if names else f"{choice} names no classes")
     return names
 
 
@@ -212,11 +216,16 @@ def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
     for name in NESTED:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
-    if not (isinstance(state, Mapping) and state and all(isinstance(each, torch.Tensor) for each in state.values())):
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not (named and state and all(isinstance(each, torch.Tensor) for each in state.values())):
         raise UserError(f"{path} is no state dict, names and tensors")
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in module.parameters()):
-        with torch.no_grad(), suppress(Exception):  # what is wrong is told when it is brought in
-            module.eval()(torch.zeros(1, *shape))
+        try:
+            with torch.no_grad():
+                module.eval()(torch.zeros(1, *shape))
+        except Exception as error:
+            told = f"does not run on an input of {tuple(shape)}: {one_line(error)}"
+            raise UserError(f"{type(module).__name__} {told}") from error
     own = module.state_dict()
     for prefix in ("_orig_mod.", "module."):  # of torch.compile and DataParallel
         if set(state) != set(own) and all(name.startswith(prefix) for name in state):

@@ -122,6 +122,12 @@ class Builder:
         """A convolution; ``options`` are stride, padding (at four sides), dilation and groups."""
         value = self._chosen(value, name, strided=weights.shape[2:] == (1, 1))
         kernel, groups = weights.shape[2:], options["groups"]
+        if weights.shape[1] * groups != value.channels or len(weights) % groups:
+            told = f"{len(weights)} x {weights.shape[1]} channels in {groups} groups"
+            raise UserError(f"its weights are of {told}, and {value.channels} channels come")
+        size = plane(value, kernel, options["stride"], options["padding"], options["dilation"])
+        if min(size) < 1:
+            raise UserError(f"its window of {kernel[0]}x{kernel[1]} is larger than what comes")
         terms: list[Term] = []
         for term in value.terms:
             assert isinstance(term, Choice)
@@ -147,19 +153,7 @@ class Builder:
         bias = np.zeros((len(weights), 1, 1))
         if value.bias.any():
             bias = convolved(value.full_bias, weights, options)
-        top, left, bottom, right = options["padding"]
-        height, width = (
-            (size + more - (side - 1) * apart - 1) // step + 1
-            for size, more, side, apart, step in zip(
-                value.shape[1:],
-                (top + bottom, left + right),
-                kernel,
-                options["dilation"],
-                options["stride"],
-                strict=True,
-            )
-        )
-        return Value((len(weights), height, width), tuple(terms), bias)
+        return Value((len(weights), *size), tuple(terms), bias)
 
     def dense(self, value: Value, weights: np.ndarray, name: str) -> Value:
         """A linear layer of a vector: ``weights`` are (neurons, numbers of the vector)."""

@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from netspec.errors import UserError
+from netspec.errors import UserError, one_line
 from netspec.importing.builder import Builder, Step
 from netspec.importing.values import Value
 
@@ -147,6 +147,9 @@ class Graph:
             found = function(self, node, inputs)
         except UserError as error:
             raise UserError(f"{where}: {proto.op_type} is not supported here: {error}") from error
+        except (ValueError, IndexError) as error:
+            told = f"{proto.op_type} does not fit what comes to it ({one_line(error)})"
+            raise UserError(f"{where}: {told}; is --input what the network was made for?") from error
         for name, value in zip(proto.output, found if isinstance(found, list) else [found], strict=False):
             weighted = isinstance(value, Value) and not value.chosen
             if weighted and self.uses.get(name, 0) > 1:  # else it would be computed anew for each use

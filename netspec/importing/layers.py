@@ -171,6 +171,8 @@ def average_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Any window and stride; zeros around it count."""
     value = map_of(inputs[0])
     kernel, stride = two(node, "kernel_shape"), two(node, "strides")
+    if two(node, "dilations") != (1, 1):
+        raise UserError("its window leaves pixels out (dilations)")
     padding = padding_of(node, value.shape[1:], kernel, stride)
     if padding != ceiled(node, value, kernel, stride, padding):
         raise UserError("its last windows are incomplete (ceil_mode)")

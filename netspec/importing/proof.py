@@ -11,7 +11,7 @@ import torch
 
 from netspec.ann import ANN
 from netspec.checkpoint import Checkpoint
-from netspec.errors import UserError
+from netspec.errors import UserError, one_line
 
 __all__ = ["MOST_DIFFERENCE", "Coding", "Source", "apart", "compare", "runner"]
 
@@ -94,16 +94,25 @@ def compare(
     shown = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, *shape), dtype=np.uint8)
     compared = f"{NOISE_IMAGES} images of noise"
     if images is not None:
+        if images.shape[1:] != shape:
+            raise UserError(f"the images are of shape {images.shape[1:]}, and the network's input of {shape}")
         shown, compared = np.concatenate([shown, images]), f"{compared} and {len(images)} of yours"
     with torch.no_grad():
         found = ANN.of(network)(torch.from_numpy(network.encode(shown).transpose(0, 3, 1, 2).copy()))
     difference = 0.0
     for source, ends in sources:
-        expected, own = source(coding.applied(shown)).flatten(1), found
+        try:
+            expected, own = source(coding.applied(shown)).flatten(1), found
+        except UserError:
+            raise
+        except Exception as error:  # of any kind: it is anybody's
+            raise UserError(f"the source does not run on images of shape {shape}: {one_line(error)}") from error
         for kind in ends:
             own = torch.softmax(own, 1) if kind == "Softmax" else torch.log_softmax(own, 1)
         if own.shape != expected.shape or not torch.isfinite(expected).all():
             raise UserError(f"the source's own outputs, {tuple(expected.shape)}, are not finite, or no scores")
+        if not torch.isfinite(own).all():
+            raise UserError(f"{network.spec.name}: outputs are not finite, where the source's are")
         difference = max(difference, apart(own, expected))
     if not difference <= MOST_DIFFERENCE:
         raise UserError(

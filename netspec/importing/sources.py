@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 
 from netspec.checkpoint import Checkpoint, check
-from netspec.errors import UserError
+from netspec.errors import UserError, one_line
 from netspec.importing.builder import Step
 from netspec.importing.proof import Coding, Source, compare, runner
 
@@ -97,7 +96,11 @@ def import_torch(
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise UserError(f"{MISSING} ({error.name} is missing)") from error
-        module = copy.deepcopy(module).eval().float()
+        try:
+            module = copy.deepcopy(module).eval().float()
+        except Exception as error:  # as with the old torch.nn.utils.weight_norm
+            told = f"{type(module).__name__} cannot be copied: {one_line(error)}"
+            raise UserError(f"{told} (use torch.nn.utils.parametrizations, or remove_weight_norm)") from error
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"the shape of an input is three numbers, channels, height and width, got {tuple(shape)}")
         x = torch.zeros(1, *shape)
@@ -207,10 +210,7 @@ def read(
         sources.append((run_graph, []))
     difference, compared = compare(network, coding, sources, images)
     info = {"imported": name, "difference": difference, "compared": compared}
-    network = Checkpoint(
-        *(network.spec, network.weights, network.mean, network.gain, network.classes, info, network.biases)
-    )
-    return Imported(network, tuple(builder.steps), difference, compared)
+    return Imported(replace(network, info=info), tuple(builder.steps), difference, compared)
 
 
 def the_tensor(output: Any) -> torch.Tensor:
@@ -257,11 +257,6 @@ def input_shape(dims: Sequence[int], asked: tuple[int, ...] | None) -> tuple[tup
     if any(known and known != wanted for known, wanted in zip(there, shape, strict=True)):
         raise UserError(f"the graph's input is {there} (channels, height, width), not {tuple(shape)}")
     return (shape[0], shape[1], shape[2]), last
-
-
-def one_line(error: BaseException) -> str:
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def deepest(error: BaseException) -> BaseException:

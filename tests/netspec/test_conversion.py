@@ -95,6 +95,8 @@ def test_every_number_changes_the_digest():
         replace(first, delay=0.5),
     ]
     assert len({first.digest, *(other.digest for other in others)}) == 6
+    alone = Conversion("", "spike-norm", {"conv1_1": 1.0})
+    assert alone.digest != replace(alone, delay=0.5).digest
 
 
 def test_a_spike_stands_for_its_value_where_that_is_said_and_else_for_the_threshold_ratio():

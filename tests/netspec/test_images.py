@@ -139,6 +139,14 @@ def test_images_stand_as_viewers_show_them(suffix, tmp_path):
     assert pixels[:, -8:].mean() > 200 > 50 > pixels[:, :16].mean()
 
 
+def test_a_photograph_on_its_side_may_have_odd_notes(tmp_path):
+    width = struct.pack("<HHIf", 0x0100, 11, 1, 40.5)  # a width that is no whole number, which no one can write again
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 2) + width + orientation + struct.pack("<I", 0)
+    Image.fromarray(gradient(20, 40)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(gradient(20, 40), -1))
+
+
 def test_image_of_absurd_size_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
@@ -200,6 +208,18 @@ def test_linked_images_are_read(tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.png")
     os.symlink(tmp_path / "a.png", tmp_path / "images" / "b.png")
     np.testing.assert_array_equal(image_folder(tmp_path / "images", (40, 40, 3), ()).images[0], noise())
+
+
+def test_linked_folders_are_classes_but_no_circle(tmp_path):
+    for name in ("cat", "elsewhere/dog"):
+        save_image(tmp_path / name / "a.png", noise())
+    root = tmp_path / "photos"
+    root.mkdir()
+    (root / "cat").symlink_to(tmp_path / "cat")
+    (root / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    (root / "circle").symlink_to(tmp_path)
+    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    assert image_folder(root, (40, 40, 3), CLASSES).labels.tolist() == [0, 1]
 
 
 def test_file_in_the_place_of_a_folder_is_refused(tmp_path):

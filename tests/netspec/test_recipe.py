@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,12 @@ def test_delay_of_no_time_steps_is_refused(steps, delay):
     assert Recipe(time_steps=16, delay=delay).delay == delay
     with pytest.raises(UserError, match=f"a delay is a part of the time steps; {delay} of {steps} are none"):
         Recipe(time_steps=steps, delay=delay)
+
+
+@pytest.mark.parametrize("noted", ["adam, 100 epochs", {"validation": None}, {"seed": "one"}, None])
+def test_networks_of_others_are_trained_further_whatever_they_note(noted):
+    start = replace(tiny_checkpoint(), info={"recipe": noted})
+    assert Recipe(rms_scale=False).further(start).start == start.digest
 
 
 def test_run_goes_on_by_a_recipe_that_differs_in_epochs_to_come_alone():

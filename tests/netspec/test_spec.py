@@ -240,6 +240,14 @@ def test_description_with_every_field_set_survives_json():
     assert NetSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.999, 1.0, 6.0])
+def test_a_bound_of_a_relu_survives_whatever_the_number(clip):
+    bounded = net((INPUT, replace(HIDDEN, clip=clip), OUTPUT), (CONV, DENSE))
+    found = NetSpec.from_dict(json.loads(json.dumps(bounded.to_dict())))
+    assert found == bounded and found["hidden"].clip == clip
+    assert ("clip" in bounded.to_dict()["populations"][1]) == (clip != 0)  # older checkpoints have none
+
+
 @pytest.mark.parametrize(
     "broken",
     [

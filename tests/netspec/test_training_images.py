@@ -105,6 +105,7 @@ def test_who_does_not_know_them_says_so(folder, network):
     for changed in (
         {"recipe": None}, {"recipe": 3}, {"recipe": {**recipe, "validation": "13"}}, {"recipe": {"validation": 13}},
         {"trained_on": None}, {"started_from": {"imported": "a module"}}, {"started_from": "a file"},
+        {"started_from": {}}, {"recipe": {**recipe, "start": "0a0b0c0d"}},
         {"started_from": {**network.info, "trained_on": "other images"}},
         {"started_from": {**network.info, "recipe": {**recipe, "seed": 6}}},
         {"started_from": {**network.info, "started_from": {**network.info, "recipe": {**recipe, "validation": 12}}}},

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from commands import ROOT, Ended, files, run
+from commands import ROOT, Ended, files, run, save_image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -62,6 +62,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     Path("broken.py").write_text("import nothing_of_that_name\n")
     Path("classes.txt").write_text("cat\ndog\n")
     Path("same.txt").write_text("cat\ncat\n")
+    Path("none.txt").write_text("\n")
+    torch.save({1: torch.zeros(2)}, "numbers.pt")
+    lazy = "nn.Sequential(nn.Conv2d(5, 2, 1), nn.LazyLinear(2))"
+    Path("lazy.py").write_text(f"from torch import nn\nnet = {lazy}\n")
+    torch.save({"1.weight": torch.zeros(2, 2)}, "lazy.pt")
     Path("leaves.py").write_text("raise SystemExit(3)\n")
     Path("types.py").write_text("net = 3\n")  # the name of one of Python's own
     return tmp_path
@@ -104,6 +109,10 @@ REFUSED = {
     "model.py:net --weights short.pt": "weights of another network than Net: it lacks fc.bias",
     "model.py:net --weights nan.pt": "nan.pt: fc.bias holds values that are not finite",
     "model.py:net --classes same.txt": "same.txt: some classes have the same name",
+    "model.py:net --classes none.txt": "none.txt names no classes",
+    "model.py:net --weights numbers.pt": "numbers.pt is no state dict, names and tensors",
+    "lazy.py:net --weights lazy.pt": "Sequential does not run on an input of (3, 8, 8): ",
+    "model.py:net --data cifar10-samples": "the images are of shape (32, 32, 3), and the network's input of (8, 8, 3)",
     "model.py:net --classes gone.txt": "cannot read the classes gone.txt",
     "model.py:net --classes cifar10": "10 classes, but the network has 2 outputs",
     "model.py:net --mean 0.5 0.5": "mean has 2 numbers, the network sees 3 channels",
@@ -129,6 +138,20 @@ def test_options_that_belong_together(folder):
     bring("model.py:net", "--out", "n.safetensors").assert_refused("importing", "a torch module needs --input C H W")
     ended = bring("model.py:net", "--input", 3, 8, 8, "--out", "n.pt")
     ended.assert_refused("importing", "the name of the file must end in .safetensors")
+
+
+def test_weights_are_not_overwritten(folder):
+    before = Path("plain.safetensors").read_bytes()
+    options = ("--weights", "plain.safetensors", "--input", 3, 8, 8, "--out", folder / "plain.safetensors")
+    bring("model.py:Net", *options).assert_refused("importing", "would overwrite the weights; give another --out")
+    assert Path("plain.safetensors").read_bytes() == before
+
+
+def test_outputs_are_compared_on_some_images_of_any_folder(folder):
+    for k in range(20):
+        save_image(folder / "photos" / f"class{k % 3}" / f"{k}.png", np.full((8, 8, 3), k, np.uint8))
+    ended = bring("model.py:net", "--input", 3, 8, 8, "--data", "photos", "--out", "n.safetensors")
+    assert ended.status == 0 and "images of noise and 16 of yours" in ended.out, ended
 
 
 def test_onnx_files_come_in_as_torch_writes_them(folder):

@@ -177,6 +177,22 @@ def test_a_size_that_is_left_open_is_asked_for():
         import_onnx(tiny(), shape=(2, 6, 8))
 
 
+def test_what_does_not_fit_together_is_told_in_one_line():
+    with pytest.raises(UserError, match=r"does not fit what comes to it .*is --input what the network was made for\?$"):
+        import_onnx(tiny(shape=("n", 2, "height", "width")), shape=(2, 9, 9))
+    with pytest.raises(UserError, match=r"its weights are of 4 x 2 channels in 1 groups, and 3 channels come$"):
+        import_onnx(tiny(shape=("n", "channels", "height", "width")), shape=(3, 6, 7))
+    for options, message in {
+        (("kernel_shape", (9, 9)),): "its window of 9x9 is larger than what comes",
+        (("kernel_shape", (2, 2)), ("dilations", (2, 2))): r"its window leaves pixels out \(dilations\)",
+    }.items():
+        writer = Writer(np.random.default_rng(0))
+        pooled = writer.add("AveragePool", "image", **dict(options))
+        model = writer.model(writer.add("Gemm", writer.add("Flatten", pooled, axis=1), writer.numbers(60, 3)))
+        with pytest.raises(UserError, match=message):
+            import_onnx(model)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,5 +1,7 @@
 """Networks as people write them in torch give the outputs of the module itself, and its classes in spikes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from netspec.ann import ANN
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.errors import UserError
 from netspec.importing import Coding, from_torch, import_torch
-from netspec.importing.proof import MOST_DIFFERENCE, apart
+from netspec.importing.proof import MOST_DIFFERENCE, apart, compare
 from sims.conversion.activations import from_activations
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
@@ -198,6 +200,39 @@ def test_what_cannot_be_converted_is_named_with_its_place(inner, message):
     with pytest.raises(UserError, match=message) as caught:
         from_torch(module, (3, 16, 16))
     assert "\n" not in str(caught.value)
+
+
+def test_bounds_are_those_of_the_module_when_it_is_read_again(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(0, 1), nn.Flatten(), nn.Linear(144, 3)).eval()
+    module[0].weight.data *= 8  # many are above 1
+    save_checkpoint(from_torch(module, (3, 8, 8)), tmp_path / "net.safetensors")
+    network = load_checkpoint(tmp_path / "net.safetensors")
+    x = torch.rand(20, 3, 8, 8)
+    images = (255 * x).round().to(torch.uint8)
+    with torch.no_grad():
+        coded = torch.from_numpy(network.encode(images.permute(0, 2, 3, 1).numpy()).transpose(0, 3, 1, 2).copy())
+        torch.testing.assert_close(ANN.of(network)(coded), module(images / 255), rtol=1e-4, atol=1e-4)
+
+
+def test_a_module_that_cannot_be_copied_is_told():
+    module = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 3))
+    with torch.no_grad():
+        module(torch.zeros(1, 3, 8, 8))
+    with torch.enable_grad(), pytest.raises(UserError, match=r"^Sequential cannot be copied: .*remove_weight_norm"):
+        module(torch.zeros(1, 3, 8, 8)).sum().backward()
+        from_torch(module, (3, 8, 8))
+
+
+def test_outputs_that_are_not_finite_are_no_proof():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    network = from_torch(module, (3, 2, 2))
+    huge = {name: np.full_like(weights, 3e38) for name, weights in network.weights.items()}
+    broken = replace(network, weights=huge, mean=np.zeros(3), biases={})
+    with pytest.raises(UserError, match=r"outputs are not finite, where the source's are"):
+        compare(broken, Coding().checked(3), [(module, [])], None)
+    with pytest.raises(UserError, match=r"images are of shape \(4, 4, 3\), and the network's input of \(2, 2, 3\)"):
+        from_torch(module, (3, 2, 2), images=np.zeros((1, 4, 4, 3), dtype=np.uint8))
 
 
 def test_what_cannot_run_or_has_no_classes_is_told():
