@@ -27,7 +27,7 @@ from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
 from sims.report.pictures import rasters_of, save_pictures
 from sims.report.summary import Result, earlier_run
-from sims.simulation.neuron_models import conversion_models, name_of
+from sims.simulation.neuron_models import conversion_models, name_of, with_models
 from sims.simulation.run_input import RunInput, load_events
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES
 
@@ -49,6 +49,8 @@ def main(
     if options.steps is None:
         options.steps = (converted.steps or FAST_STEPS) if options.fast else STEPS
     models = conversion_models(options.model, converted, network.spec)
+    if options.model:
+        converted = with_models(converted, options.model, models)
     shape = network.spec.input.shape
     events = load_events(options.events) if options.events else None
     bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}

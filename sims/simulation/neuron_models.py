@@ -24,7 +24,7 @@ from netspec.thresholds import RESETS
 
 __all__ = [
     "CUBA_LIF", "IF", "LEAKY", "LIF", "MODELS", "OWN_VARIABLES", "REFRACTORY", "NeuronModel", "choose_models",
-    "conversion_models", "load_model", "models_of", "name_of",
+    "conversion_models", "load_model", "models_of", "name_of", "with_models",
 ]  # fmt: skip
 
 OWN_VARIABLES = ("v_th", "I", "spike_value", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
@@ -87,6 +87,12 @@ class NeuronModel:
         """Whether nothing happens to a neuron that gets no input, as long as it is below threshold."""
         moving = self.update or re.search(r"/\s*dt\b", self.equations)
         return not moving and self.threshold == "v >= v_th"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is one of ``MODELS``, perhaps with other parameters."""
+        known = MODELS.get(self.name)
+        return known is not None and replace(self, parameters=known.parameters) == known
 
     @property
     def draws(self) -> bool:
@@ -182,6 +188,17 @@ def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spe
             raise UserError(f"the neuron model {told['name']} of {population}, or one of its parameters, is not known")
         models[population] = replace(shipped, parameters={**shipped.parameters, **told["parameters"]})
     return models
+
+
+def with_models(conversion: Conversion, choices: Sequence[str], models: Mapping[str, NeuronModel]) -> Conversion:
+    """A conversion that brings the models with it which a command was told; of a user's own text the name alone."""
+    name = name_of(choices, models)
+    shipped = all(model.shipped for model in models.values())
+    if name in MODELS or not shipped:
+        return replace(conversion, model=name, models={})
+    others = {name: model for name, model in models.items() if model != IF}
+    own = {key: {"name": model.name, "parameters": dict(model.parameters)} for key, model in others.items()}
+    return replace(conversion, model=IF.name, models=own)
 
 
 def name_of(choices: Sequence[str], models: Mapping[str, NeuronModel]) -> str:

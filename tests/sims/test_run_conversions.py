@@ -86,6 +86,20 @@ def test_a_conversion_s_coding_and_reset_can_be_changed_and_are_noted(fast, tmp_
     assert load_conversion(tmp_path / "conversion.safetensors", load_checkpoint(fast)).reset == "zero"
 
 
+@pytest.mark.parametrize("choice", [("leaky",), ("if", "conv3_3=leaky"), ("lif", "output=if")])
+def test_a_saved_conversion_brings_its_shipped_models(choice, tiny, tmp_path):
+    arguments = ("--images", 2, "--steps", 20, "--runtime", "numpy")
+    assert run_vgg(tiny, tmp_path / "told", *arguments, "--model", *choice).status == 0
+    saved = tmp_path / "told" / "conversion.safetensors"
+    assert run_vgg(tiny, tmp_path / "again", *arguments, "--conversion", saved).status == 0
+    assert run_vgg(tiny, tmp_path / "plain", *arguments).status == 0
+    told, again, plain = (
+        Recording.load(tmp_path / name / "recording.npz").counts for name in ("told", "again", "plain")
+    )
+    np.testing.assert_array_equal(told, again)
+    assert (told != plain).any()
+
+
 def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
     model = tmp_path / "heavy.toml"
     model.write_text('equations = "v : 1"\nupdate = "v *= 0.5"\n')
@@ -101,6 +115,9 @@ def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
     first, leaky, heavy, one = spikes.values()
     assert first > leaky > heavy
     assert one[0] == first[0] and one[1] < first[1]
+    saved = tmp_path / "out" / "conversion.safetensors"  # of the last run; it does not have the text of its model
+    again = run_vgg(tiny, tmp_path / "again", *arguments, "--conversion", saved)
+    again.assert_refused("run_vgg.py", "heavy.toml ")
     run_vgg(tiny, tmp_path, *arguments, "--model", "soft").assert_refused("run_vgg.py", "soft is neither a file nor")
     nowhere = run_vgg(tiny, tmp_path, *arguments, "--model", "nowhere=if")
     nowhere.assert_refused("run_vgg.py", "not nowhere")
