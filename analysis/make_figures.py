@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.coding import sample_photograph
-from analysis.results import RESULTS, MissingTableError, load
+from analysis.results import RESULTS, AmbiguousTableError, MissingTableError, load
 from analysis.summaries import comparison, headline, markdown, operations_summary
 from netspec.checkpoint import load_checkpoint
 from netspec.errors import UserError, run_command
@@ -108,8 +108,8 @@ def main() -> None:
     for name, draw in all_figures(options.tables):
         try:
             written += save(draw(), out / name)
-        except MissingTableError as missing:
-            print(f"left out {name}: {missing}")
+        except (MissingTableError, AmbiguousTableError) as error:
+            print(f"left out {name}: {error}")
     try:
         page = results_page(options.tables)
     except MissingTableError as missing:

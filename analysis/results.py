@@ -33,6 +33,10 @@ class MissingTableError(UserError):
     """A table, or a row of it, that was not made yet; the message says by which command it is."""
 
 
+class AmbiguousTableError(UserError):
+    """Rows of a table of which it is not said which are meant."""
+
+
 @dataclass(frozen=True)
 class Published:
     """Errors in percent that the paper reports, and the network here that is to be compared with it.
@@ -94,7 +98,8 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     names = {path.name.removesuffix(f"-{kind}.csv"): path for path in sorted(folder.glob(f"*-{kind}.csv"))}
     if not names:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
-    tables = {name: pd.read_csv(path, dtype={"seed": str, "thresholds": str}) for name, path in names.items()}
+    digests = dict.fromkeys(("checkpoint", "seed", "thresholds"), str)  # some look like numbers
+    tables = {name: pd.read_csv(path, dtype=digests) for name, path in names.items()}
     for name, table in tables.items():
         if missing := {*SETTING, "seed"} - {*table, *LATER}:
             raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")
@@ -128,7 +133,7 @@ def choose(
     ------
     MissingTableError
         If there are none.
-    UserError
+    AmbiguousTableError
         If there are several thresholds of that name, or as many images of several data.
     """
     wanted = f"{thresholds} {percentile:g}"
@@ -140,9 +145,9 @@ def choose(
             rows = rows[rows[column] == LATER[column]]
         rows = rows[rows["images"] == (rows["images"].max() if images is None else images)]
         if rows["thresholds"].nunique() > 1:
-            raise UserError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one of them")
+            raise AmbiguousTableError(f"the table of {name} has several thresholds {wanted!r}; keep the rows of one")
         if rows["data"].nunique() > 1:
-            raise UserError(f"the table of {name} has {wanted!r} on several data; keep the rows of one of them")
+            raise AmbiguousTableError(f"the table of {name} has {wanted!r} on several data; keep the rows of one")
         if len(rows):
             return largest(rows)
     raise MissingTableError(f"no results of {name} with {wanted}; make them with sims/evaluate.py {options}")

@@ -43,11 +43,12 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "validation", "test")}  # 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 PICKLED = ("cifar-10-batches-py", "data_batch_1", "test_batch")  # what torchvision and the Python version have
 ASPECT = 4 / 3  # of a random crop, at most, or its inverse
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on the image lies on its side
+ORIENTATION = 0x0112  # EXIF's tag
 UPRIGHT = {  # what makes an image of an orientation upright
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
     5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
 }  # fmt: skip
+SIDEWAYS = [UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 
 
 class Images(ABC):
@@ -189,19 +190,25 @@ def find_images(
     return ImageFiles(root, inside, labels, classes, shape, str(root))
 
 
-def files_inside(root: Path) -> Iterator[Path]:
-    """All files that are not hidden, in folders that are links, too; not again in a link to a folder around it."""
-
-    def stop(error: OSError) -> None:
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
-
-    for place, folders, names in os.walk(root, onerror=stop, followlinks=True):
-        folder, around = Path(place), Path(place).resolve()
-        folders[:] = [
-            name for name in folders
-            if not name.startswith(".") and not around.is_relative_to(Path(folder, name).resolve())
-        ]  # fmt: skip
-        yield from (path for name in names if not name.startswith(".") and (path := folder / name).is_file())
+def files_inside(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files that are not hidden, in folders that are links, too, but for links to one of the folders ``around``."""
+    here = folder.resolve()
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        told = f"{folder}: {os.strerror(error.errno or 0)}"
+        if not around:
+            raise UserError(told) from error
+        print(f"left out the folder {told}", file=sys.stderr)
+        return
+    for entry in entries:
+        inner = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            yield from [inner] if entry.is_file() else []
+        elif (real := inner.resolve()) not in around and not here.is_relative_to(real):
+            yield from files_inside(inner, (*around, here))
 
 
 def why_left_out(path: Path, root: Path) -> str:
@@ -264,8 +271,13 @@ def coloured(file: Image) -> Image:
 
     if file.mode.startswith("I"):  # 16 bits of grey: convert() would cut off all above 255
         return Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
-    turn = UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
+    turn = turn_of(file)
     return (file.transpose(Image.Transpose[turn]) if turn else file).convert("RGB")
+
+
+def turn_of(file: Image) -> str:
+    """What makes an image stand upright, a name of PIL's; ``''`` if it does."""
+    return UPRIGHT.get(file.getexif().get(ORIENTATION, 1), "")
 
 
 def pixels(image: Image, channels: int) -> np.ndarray:
@@ -302,7 +314,7 @@ def read_crop(path: Path, shape: tuple[int, int, int], draw: np.random.Generator
 
     height, width, channels = shape
     with opened(path) as file:
-        size = file.size[::-1] if file.getexif().get(ORIENTATION, 1) >= 5 else file.size
+        size = file.size[::-1] if turn_of(file) in SIDEWAYS else file.size
         left, top, right, bottom = random_box(size, draw, least)
         finer = min((right - left) / width, (bottom - top) / height)
         file.draft("RGB", (int(file.width / finer), int(file.height / finer)))  # type: ignore[no-untyped-call]

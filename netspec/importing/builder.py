@@ -202,6 +202,8 @@ class Builder:
     def pooled_maximum(self, value: Value, window: Mapping[str, Any], name: str) -> Value:
         """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that."""
         height, width = plane(value, **window)
+        if min(height, width) < 1:
+            raise UserError("its window is larger than what comes")
         shape = (value.channels, height, width)
         if value.pooled:  # until the ReLU comes
             return Value(shape, (), np.zeros((value.channels, 1, 1)), pooled=(value, window))

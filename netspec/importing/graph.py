@@ -147,7 +147,7 @@ class Graph:
             found = function(self, node, inputs)
         except UserError as error:
             raise UserError(f"{where}: {proto.op_type} is not supported here: {error}") from error
-        except (ValueError, IndexError) as error:
+        except (ValueError, LookupError, ArithmeticError) as error:
             told = f"{proto.op_type} does not fit what comes to it ({one_line(error)})"
             raise UserError(f"{where}: {told}; is --input what the network was made for?") from error
         for name, value in zip(proto.output, found if isinstance(found, list) else [found], strict=False):

@@ -59,7 +59,7 @@ def compute(
             for setting in {shard.case.setting for shard in missing}:
                 told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
                 open_simulator(*told, model=models[setting])
-        if runtime != DENSE:
+        if scheduler or runtime not in ("standalone", DENSE):  # what is compiled already needs no Brian2
             client.register_plugin(with_brian2(), name="with Brian2")
         network = client.scatter(checkpoint, broadcast=True)
         waiting = deque(missing)

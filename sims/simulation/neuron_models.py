@@ -71,7 +71,8 @@ class NeuronModel:
             if name in OWN_VARIABLES:
                 raise UserError(f"neuron model {self.name}: {name} is a variable that every neuron has already")
         for name, value in (*self.parameters.items(), *self.initial.items()):
-            if value != "v" and not math.isfinite(float(value)):
+            number = not isinstance(value, str) and math.isfinite(value)
+            if not number and (value != "v" or name in self.parameters):
                 raise UserError(f"neuron model {self.name}: {name} must be a finite number, got {value}")
         if "refractory" in self.equations:
             raise UserError(f"neuron model {self.name}: write refractoriness into its update (as the model refractory)")
@@ -85,7 +86,7 @@ class NeuronModel:
     @property
     def moves_by_input_alone(self) -> bool:
         """Whether nothing happens to a neuron that gets no input, as long as it is below threshold."""
-        moving = self.update or re.search(r"/\s*dt\b", self.equations)
+        moving = self.update or re.search(r"/\s*dt\b", without_comments(self.equations))
         return not moving and self.threshold == "v >= v_th"
 
     @property
@@ -96,9 +97,10 @@ class NeuronModel:
 
     @property
     def draws(self) -> bool:
-        """Whether its text draws random numbers."""
+        """Whether its text draws random numbers, or may do so by a function of the namespace."""
         text = "\n".join((self.equations, self.update, self.threshold, self.reset, self.on_spike))
-        return bool(re.search(r"\b(randn?|poisson)\s*\(|\bxi(_\w+)?\b", text))
+        drawn = re.search(r"\b(randn?|poisson)\s*\(|\bxi(_\w+)?\b", without_comments(text))
+        return bool(drawn) or any(map(callable, self.namespace.values()))
 
     def describe(self) -> dict[str, Any]:
         """The model as plain data, without its parameters, whose values are no part of a compiled network."""
@@ -111,8 +113,9 @@ LEAKY = NeuronModel("leaky", update="v *= leak", parameters={"leak": 0.95})  # w
 REFRACTORY = NeuronModel(
     "refractory",
     equations="v : 1\nheld : 1  # what the last spike left\nrest : integer  # steps in which the neuron takes no input",
-    update="v = v*int(rest <= 0) + held*int(rest > 0)\nrest -= int(rest > 0)",
-    on_spike="held = v\nrest = int(period)",
+    update="rest -= int(rest > 0)\nv = v*int(rest <= 0) + held*int(rest > 0)",
+    threshold="v >= v_th and rest <= 0",
+    on_spike="held = v\nrest = int(period) + 1",
     parameters={"period": 3},  # in steps
 )
 LIF = NeuronModel(  # by forward Euler: v += decay*(rest - v) + input, v from rest
@@ -132,6 +135,10 @@ CUBA_LIF = NeuronModel(  # likewise, and what arrives adds to a current that dec
     initial={"last": "v"},
 )
 MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY, LIF, CUBA_LIF)}
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"#.*", "", text)
 
 
 def load_model(choice: str) -> NeuronModel:

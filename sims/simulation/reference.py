@@ -36,12 +36,12 @@ def leaky(state: State, parameters: Mapping[str, float]) -> None:
 
 def refractory(state: State, parameters: Mapping[str, float]) -> None:
     rest = state.setdefault("rest", torch.zeros_like(state["v"]))
-    state["v"] = torch.where(rest > 0, state.setdefault("held", torch.zeros_like(state["v"])), state["v"])
     rest -= (rest > 0).float()
+    state["v"] = torch.where(rest > 0, state.setdefault("held", torch.zeros_like(state["v"])), state["v"])
 
 
 def rest(state: State, parameters: Mapping[str, float], spikes: Tensor) -> None:
-    state["rest"][spikes] = int(parameters["period"])
+    state["rest"][spikes] = int(parameters["period"]) + 1
     state["held"] = torch.where(spikes, state["v"], state["held"])
 
 
@@ -239,6 +239,8 @@ class ReferenceSimulator:
             state["v"] += reduce(torch.add, parts)
             UPDATES[model.name](state, model.parameters)
             parts = [torch.zeros_like(parts[0])]
+        if "rest" in state:
+            threshold = torch.where(state["rest"] > 0, torch.inf, threshold)
         state["v"], spikes, count = self.integrate(state["v"], parts, threshold, count, self.reset)
         if model.name in ON_SPIKE:
             ON_SPIKE[model.name](state, model.parameters, spikes > 0)

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from commands import files, run
 from results_tables import write_tables
 
@@ -25,6 +26,17 @@ def test_figures_are_written_and_what_is_missing_is_told(tmp_path):
         assert any(line.startswith(f"left out {name}: ") for line in told)
     assert all({f"{name}.png", f"{name}.pdf"} <= set(written) for name in drawn)
     assert "10.01 %" in written["results.md"].decode()
+
+
+def test_what_stands_there_several_times_leaves_figures_out_alone(tables, tmp_path):
+    path = tables / "vgg16-cifar10-errors.csv"
+    table = pd.read_csv(path, dtype={"thresholds": str})
+    pd.concat([table, table.assign(thresholds="0badbeef")]).to_csv(path, index=False)
+    ended = FIGURES("--tables", tables, "--out", tmp_path / "out")
+    assert ended.status == 0, ended
+    assert "left out points_lost: the table of vgg16-cifar10 has several thresholds 'spike-norm 100'" in ended.out
+    assert (tmp_path / "out" / "results.md").is_file()
+    assert (tmp_path / "out" / "settings_vgg16-cifar10.png").is_file()
 
 
 def test_the_results_page_says_what_imagenette_is(tables):

@@ -122,6 +122,15 @@ def test_other_neurons_and_runtimes_are_not_mixed(tables):
     assert list(table["the paper"] != "")[:3] == [True, True, False]
 
 
+def test_digests_that_look_like_numbers_are_told_apart(tables):
+    path = tables / "resnet20-cifar10-errors.csv"
+    content = path.read_text()
+    other = content.replace("0d15ea5e", "2e999999").partition("\n")[2]
+    path.write_text(content.replace("0d15ea5e", "1e456789") + other)
+    errors = results.load("errors", tables)["resnet20-cifar10"]
+    assert {rows["checkpoint"].iloc[0] for rows in results.evaluations(errors)} == {"1e456789", "2e999999"}
+
+
 def test_no_seed_counts_twice(tables):
     errors, operations = results.load("errors", tables), results.load("operations", tables)
     whole = {"images": summaries.TEST_IMAGES, "data": "CIFAR-10 test 0a"}

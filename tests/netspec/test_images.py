@@ -12,7 +12,7 @@ from PIL import Image
 
 from netspec.data import ImageSet, cifar10, image_folder, load_images, samples
 from netspec.errors import UserError
-from netspec.image_files import IMAGE_SUFFIXES, read_image
+from netspec.image_files import IMAGE_SUFFIXES, files_inside, read_crop, read_image
 
 CLASSES = ("cat", "dog")
 
@@ -145,6 +145,12 @@ def test_a_photograph_on_its_side_may_have_odd_notes(tmp_path):
     exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 2) + width + orientation + struct.pack("<I", 0)
     Image.fromarray(gradient(20, 40)).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(gradient(20, 40), -1))
+    assert read_crop(tmp_path / "a.png", (8, 8, 3), np.random.default_rng(0), 0.5).shape == (8, 8, 3)
+    orientation = struct.pack("<HHI4s", 0x0112, 2, 4, b"six\0")  # a text
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 1) + orientation + struct.pack("<I", 0)
+    Image.fromarray(gradient(20, 40)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), gradient(20, 40))
+    assert read_crop(tmp_path / "a.png", (8, 8, 3), np.random.default_rng(0), 0.5).shape == (8, 8, 3)
 
 
 def test_image_of_absurd_size_is_refused(tmp_path):
@@ -219,7 +225,29 @@ def test_linked_folders_are_classes_but_no_circle(tmp_path):
     (root / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
     (root / "circle").symlink_to(tmp_path)
     (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    (tmp_path / "cat" / "dogs").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "elsewhere" / "dog" / "cats").symlink_to(tmp_path / "cat")
     assert image_folder(root, (40, 40, 3), CLASSES).labels.tolist() == [0, 1]
+    assert len(list(files_inside(tmp_path / "cat"))) == 2  # its own, and the dog's once
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch, capsys):
+    save_image(tmp_path / "cat" / "a.png", noise())
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder).endswith(closed):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    closed = "lost+found"
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert len(image_folder(tmp_path, (40, 40, 3), CLASSES)) == 1
+    assert "left out the folder" in (said := capsys.readouterr().err) and "lost+found: Permission denied" in said
+    closed = tmp_path.name
+    with pytest.raises(UserError, match=f"{tmp_path.name}: Permission denied"):
+        image_folder(tmp_path, (40, 40, 3), CLASSES)
 
 
 def test_file_in_the_place_of_a_folder_is_refused(tmp_path):

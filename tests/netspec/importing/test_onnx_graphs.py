@@ -184,6 +184,7 @@ def test_what_does_not_fit_together_is_told_in_one_line():
         import_onnx(tiny(shape=("n", "channels", "height", "width")), shape=(3, 6, 7))
     for options, message in {
         (("kernel_shape", (9, 9)),): "its window of 9x9 is larger than what comes",
+        (("kernel_shape", (2, 2)), ("strides", (0, 0))): "AveragePool does not fit what comes to it",
         (("kernel_shape", (2, 2)), ("dilations", (2, 2))): r"its window leaves pixels out \(dilations\)",
     }.items():
         writer = Writer(np.random.default_rng(0))

@@ -294,7 +294,7 @@ def test_text_that_brian2_does_not_understand_is_told_in_one_line(changed, reaso
 
 
 @pytest.mark.parametrize("name", ["parameters", "initial"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, "w"])
 def test_numbers_of_a_model_are_finite(name, value):
     with pytest.raises(UserError, match=f"neuron model wrong: a must be a finite number, got {value}"):
         NeuronModel("wrong", "v : 1\na : 1", **{name: {"a": value}})
@@ -309,8 +309,10 @@ def test_a_variable_of_every_neuron_is_no_model_s_own():
 def test_who_moves_without_input_is_known_by_the_text():
     alone = [IF, NeuronModel("other", "v : 1\nw : 1  # w/dt is not meant")]
     moving = [LEAKY, *(NeuronModel("m", f"{left} = -v/ms : 1") for left in ("dv/dt", "dv / dt", "dv/ dt"))]
-    assert [model.moves_by_input_alone for model in (IF, *moving)] == [True] + 4 * [False]
+    assert [model.moves_by_input_alone for model in (*alone, *moving)] == [True] * 2 + 4 * [False]
     assert not any(model.draws for model in alone + moving)
+    assert not NeuronModel("m", update="v *= 0.5  # no rand() here").draws
+    assert NeuronModel("m", update="v += noise()", namespace={"noise": np.random.rand}).draws
     assert NeuronModel("m", update="v += 0.1*randn()").draws and NeuronModel("m", "dv/dt = xi*ms**-0.5 : 1").draws
 
 
@@ -327,11 +329,12 @@ def test_a_potential_at_the_start_is_no_input(model):
 @pytest.mark.parametrize(("reset", "left"), [("zero", 0), ("subtract", 0.75)])
 def test_a_resting_neuron_keeps_what_its_spike_left(reset, left):
     spec, weights = pair((1, 1, 1)), {"input_to_output": np.zeros((1, 1), dtype=np.float32)}
-    driven = RunInput(np.zeros((1, 1, 1, 1), dtype=np.float32), {"output": 1}, 5, constant={"output": 1.75})
+    driven = RunInput(np.zeros((1, 1, 1, 1), dtype=np.float32), {"output": 1}, 12, constant={"output": 1.75})
     recording = InProcessSimulator(spec, weights, reset=reset, model=REFRACTORY, target="numpy").run(driven)
-    expected = [left, left, left, left, 1.75 + left - 1 if left else 0]
+    expected = np.repeat([left, left * 2, left * 3], 4)  # from the second spike on above the threshold, all the time
     np.testing.assert_allclose(recording.output_v[0, :, 0], expected)
-    assert recording.spikes("output").step.tolist() == [0, 4]
+    assert recording.spikes("output").step.tolist() == [0, 4, 8]
+    assert_same(ReferenceSimulator(spec, weights, reset, model=REFRACTORY).run(driven), recording)
 
 
 def test_the_constant_input_of_an_earlier_run_is_gone():
