@@ -136,7 +136,7 @@ def finished(path: Path, key: Mapping[str, object]) -> pd.DataFrame:
         return pd.DataFrame()
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(("checkpoint", "conversion"), str))
-        same = (table[[*KEYS]] == pd.Series(key)).all(axis=1) & table["ingredient"].notna()
+        same = (table[KEYS] == pd.Series(key)).all(axis=1) & table["ingredient"].notna()
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} is no table of this command ({error}); move it away") from error
     if not same.all():
