@@ -283,6 +283,16 @@ class NetSpec:
     def outgoing(self, name: str) -> tuple[Projection, ...]:
         return tuple(projection for projection in self.projections if projection.pre == name)
 
+    def after(self, name: str) -> NetSpec:
+        """The network behind a population that nothing passes by, which is the input of what comes after it."""
+        at = [population.name for population in self.populations].index(self[name].name)
+        later = {population.name for population in self.populations[at + 1 :]}
+        left = tuple(projection for projection in self.projections if projection.post in later)
+        if not all(projection.pre in later | {name} for projection in left):
+            raise SpecError(f"{self.name}: there are projections past {name}")
+        first = Population(name, self[name].shape, "input")
+        return NetSpec(f"{self.name}-after-{name}", (first, *self.populations[at + 1 :]), left)
+
     def weight_shape(self, projection: Projection) -> tuple[int, ...]:
         """Shape of the weights, as stored in checkpoints; () for an identity."""
         height, width, channels = self[projection.pre].shape

@@ -16,6 +16,9 @@ VGG-16 of --table. Parts:
   evaluation
             The trained VGG-16 with its conversion for few steps, evaluated as evaluate.py does: time and memory
             against images, steps and worker processes.
+  calibration
+            SPIKE-NORM of the trained VGG-16, with all layers before the measured one simulated each time, and with
+            their spikes shown again.
 
 Every network is compiled anew, into a cache that is removed at the end. Best on a machine that does nothing else.
 """

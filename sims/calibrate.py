@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from netspec.files import read_json, writable_file, write_json
 from netspec.options import CORES, add_options, make_parser, number
 from netspec.thresholds import METHODS, Thresholds, find_thresholds
 from netspec.training_images import random_training_images
-from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
+from sims.brian.cache import scratch_folder
+from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
 from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
+from sims.conversion.input_peaks import Shortcut
 from sims.conversion.search import CORRECTIONS, search
 from sims.conversion.spike_norm import spike_norm
 from sims.simulation.run_input import RunInput, Simulator
@@ -119,9 +122,14 @@ def main() -> None:
     else:
         RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.output.name]).checked(checkpoint.spec)
         runtime = choose_runtime(options.runtime)
-        simulator = open_simulator(checkpoint.spec, checkpoint.weights, runtime, "shared", options.reset)
+        opened = partial(
+            open_simulator, weights=checkpoint.weights, runtime=runtime, synapses="shared", reset=options.reset
+        )
+        simulator = opened(checkpoint.spec)
         workers = options.workers if runtime == "standalone" else 1
-        values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases)
+        with scratch_folder() as folder:
+            shortcut = None if runtime == DENSE else Shortcut(partial(opened, quiet=True), folder)
+            values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases, shortcut)
     found = replace(wanted, values=values)
     told = Conversion.of(found)
     if not options.out:
@@ -199,6 +207,7 @@ def resumable_spike_norm(
     workers: int,
     unfinished: Path,
     biases: Mapping[str, np.ndarray],
+    shortcut: Shortcut | None,
 ) -> dict[str, float]:
     """SPIKE-NORM of all populations that ``wanted`` lacks, with a progress bar; finished ones are kept in a file."""
     settings, known = asdict(wanted), dict(wanted.values)
@@ -217,8 +226,8 @@ def resumable_spike_norm(
             bar.set_description(f"{name} {value:.3f}")
             write_json(unfinished, {"settings": settings, "values": known})
 
-        how = (wanted.steps, wanted.seed, wanted.percentile, dict(known), workers, finished, bar.update, biases)
-        return spike_norm(simulator, x, *how)
+        how = (wanted.steps, wanted.seed, wanted.percentile, dict(known), workers, finished, bar.update)
+        return spike_norm(simulator, x, *how, biases, shortcut)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """SPIKE-NORM: thresholds from the synaptic input in the spiking network itself (Algorithm 1 of the paper)."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from netspec.conversion import pooled_values
 from netspec.errors import UserError
-from sims.simulation.run_input import RunInput, Simulator
+from sims.conversion.input_peaks import InputPeaks, Shortcut
+from sims.simulation.run_input import Progress, Simulator
 
 __all__ = ["spike_norm"]
 
@@ -22,8 +21,9 @@ def spike_norm(
     known: Mapping[str, float] | None = None,
     workers: int = 1,
     finished: Callable[[str, float], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     biases: Mapping[str, np.ndarray] | None = None,
+    shortcut: Shortcut | None = None,
 ) -> dict[str, float]:
     """Set each population's threshold to the largest synaptic input that it receives in the spiking network.
 
@@ -54,6 +54,8 @@ def spike_norm(
     biases : mapping of str to numpy.ndarray, optional
         Of a network that has some. They are constant input, which counts as synaptic input here, and thresholds are
         activations, by which spikes multiply weights; else thresholds are ratios.
+    shortcut : Shortcut, optional
+        Without it, or with biases, all layers before a population are simulated anew to measure it.
 
     Returns
     -------
@@ -66,25 +68,16 @@ def spike_norm(
     """
     thresholds: dict[str, float] = {}
     known = known or {}
-    parts = np.array_split(np.arange(len(x)), min(workers, len(x)))
+    wanted = [population.name for population in simulator.spec.spiking if population.name not in known]
+    measured = InputPeaks(simulator, x, steps, seed, wanted, workers, progress, None if biases else shortcut)
     for population in simulator.spec.spiking:
         name = population.name
         if name in known:
             thresholds[name] = known[name]
             continue
-
-        def measure(part: np.ndarray, name: str = name) -> np.ndarray:
-            values = pooled_values(simulator.spec, thresholds) if biases else {}
-            told: dict[str, Any] = {"ids": part, "measured": (name,), "constant": biases or {}, "spike_values": values}
-            given = RunInput(x[part], dict(thresholds), steps, seed, **told)
-            return simulator.run(given, progress).peaks[name]
-
-        if len(parts) == 1:
-            peaks = [measure(parts[0])]
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                peaks = list(pool.map(measure, parts))
-        threshold = float(np.percentile(np.maximum.reduce(peaks), percentile))
+        values = pooled_values(simulator.spec, thresholds) if biases else {}
+        peaks = measured.of(name, thresholds, constant=biases or {}, spike_values=values)
+        threshold = float(np.percentile(peaks, percentile))
         if not threshold > 0:
             raise UserError(f"{name} receives no positive input in {steps} steps of {len(x)} images; use more of them")
         thresholds[name] = float(np.float32(threshold))

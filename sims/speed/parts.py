@@ -18,12 +18,13 @@ from sims.brian.standalone import StandaloneSimulator
 from sims.simulation.run_input import MOST_STEPS, RunInput
 from sims.speed.activity import CALIBRATED, activity_table, random_image, random_weights, targets, thresholds_for
 from sims.speed.answers import answers_table
+from sims.speed.calibrating import calibration_table
 from sims.speed.comparison import crossings, growth_fit, ratios
 from sims.speed.dense import DenseSimulator
 from sims.speed.evaluating import evaluation_table
 from sims.speed.measure import layer_seconds, measure, measure_dense, per_step
 
-PARTS = ("networks", "layers", "growth", "imagenet", "answers", "evaluation")
+PARTS = ("networks", "layers", "growth", "imagenet", "answers", "evaluation", "calibration")
 FEWEST_STEPS = 50  # of large images in the part on growth
 DENSE_STEPS = 5  # of dense torch at 224x224
 RESNET_ACTIVITY = "0.02"
@@ -61,6 +62,7 @@ class Plan:
     evaluation_images: tuple[int, ...] = setting(
         (200, 2000, 10000), f"of evaluations, for {min(EVALUATION_STEPS)} steps"
     )
+    calibration: tuple[int, int] = setting((64, 1000), "of SPIKE-NORM", metavar=("IMAGES", "STEPS"))
     repetitions: int = setting(3, "of all but imagenet and the growth of evaluations, which run once")
     seed: int = 0
     before: str | None = None  # another checkout of this project, to be measured beside this one
@@ -72,12 +74,13 @@ class Plan:
         widths = (self.width, self.explicit_width, self.imagenet_width, *self.growth_widths)
         if not all(0 < width < np.inf for width in widths):
             raise UserError(f"widths must be positive, got {', '.join(f'{width:g}' for width in widths)}")
-        every = (self.steps, self.explicit_steps, self.growth_steps, *self.imagenet_steps)
+        every = (self.steps, self.explicit_steps, self.growth_steps, *self.imagenet_steps, self.calibration[1])
         if not all(1 <= steps <= MOST_STEPS for steps in every):
             raise UserError(f"steps must be from 1 to {MOST_STEPS}, got {', '.join(map(str, every))}")
         if any(size < 32 or size % 32 for size in self.growth_sizes):
             raise UserError(f"sizes must be multiples of 32, got {', '.join(map(str, self.growth_sizes))}")
         check_range("the number of repetitions", self.repetitions, least=1)
+        check_range("the number of images of a calibration", self.calibration[0], least=1)
         if self.before and not (Path(self.before) / "sims/run_vgg.py").is_file():
             raise UserError(f"{self.before} is no checkout of this project: it has no sims/run_vgg.py")
         if self.before and "answers" not in self.parts:
@@ -272,8 +275,14 @@ def evaluation(bench: Bench) -> dict[str, pd.DataFrame]:
     return {"evaluation": evaluation_table(*counts, plan.repetitions, plan.seed)}
 
 
+def calibration(bench: Bench) -> dict[str, pd.DataFrame]:
+    """SPIKE-NORM with the layers before the measured one simulated each time, and with their spikes shown again."""
+    plan = bench.plan
+    return {"calibration": calibration_table(*plan.calibration, plan.repetitions, plan.seed)}
+
+
 def tables(bench: Bench) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables of the plan's parts with their names, each as soon as its part is measured."""
-    for part in (networks, layers, growth, imagenet, answers, evaluation):
+    for part in (networks, layers, growth, imagenet, answers, evaluation, calibration):
         if part.__name__ in bench.plan.parts:
             yield from part(bench).items()

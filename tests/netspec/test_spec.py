@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import connected, pair
+from networks import connected, pair, residual
 
+from netspec.architectures.vgg import vgg16
 from netspec.errors import UserError
 from netspec.spec import RESERVED, NetSpec, Population, Projection, SpecError
 from sims.simulation.wiring import INPUT_GROUPS
@@ -229,6 +230,18 @@ def test_borders_have_less_fan_out():
 @settings(max_examples=30, deadline=None)
 def test_description_survives_json(drawn):
     assert NetSpec.from_dict(json.loads(json.dumps(drawn.to_dict()))) == drawn
+
+
+def test_network_behind_a_population_begins_at_it():
+    part = vgg16().after("conv2_1")
+    assert part.populations[1:] == vgg16().populations[4:]
+    assert part.input == Population("conv2_1", (16, 16, 128), "input")
+    assert part.projections == vgg16().projections[3:]
+    assert part.name == f"{vgg16().name}-after-conv2_1"
+    with pytest.raises(SpecError, match="there are projections past branch1"):
+        residual("if").after("branch1")
+    with pytest.raises(SpecError, match="has no population 'conv9'"):
+        vgg16().after("conv9")
 
 
 def test_description_with_every_field_set_survives_json():

@@ -18,9 +18,10 @@ from netspec.spec import NetSpec, Projection
 from sims import benchmark
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
+from sims.conversion import input_peaks
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
-from sims.speed import answers, evaluating, parts
+from sims.speed import answers, calibrating, evaluating, parts
 from sims.speed.activity import activity_table, random_image, random_weights, targets, thresholds_for
 from sims.speed.comparison import crossing, growth_fit, ratios
 from sims.speed.dense import DenseSimulator, dense_input
@@ -257,6 +258,16 @@ def test_evaluations_grow_with_images_steps_and_workers(tiny, monkeypatch):
         *(("workers", 80, 10, 1), ("workers", 80, 10, 2), ("binaries", 40, 10, 1), ("binaries", 40, 10, 2)),
     ]
     assert (table[["seconds", "seconds_per_image"]] > 0).all(axis=None)
+
+
+def test_calibration_is_timed_in_both_ways(tiny, monkeypatch):
+    monkeypatch.setattr(calibrating, "NETWORK", str(tiny))
+    monkeypatch.setattr(input_peaks, "WORTH", 1)
+    table = calibrating.calibration_table(30, 10, 1, 0)
+    assert list(table["simulator"]) == ["whole", "spared"]
+    whole, spared = table["compile_seconds"]
+    assert whole == 0 < spared
+    assert min(table["time_ratio"]) == 1 and (table["seconds"] > 0).all()
 
 
 def test_memory_of_all_has_that_of_processes_below():

@@ -15,7 +15,10 @@ from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.data import samples
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
 from sims import calibrate
+from sims.brian.cache import cache_folder
+from sims.brian.runtime import open_simulator
 from sims.brian.standalone import StandaloneSimulator
+from sims.conversion import input_peaks
 from sims.conversion.ann_norm import ann_norm
 from sims.conversion.spike_norm import spike_norm
 from sims.simulation.reference import ReferenceSimulator
@@ -91,6 +94,23 @@ def test_same_seed_gives_the_same_file_whoever_computes_it(arguments, calibrated
     out = tmp_path / "thresholds.json"
     assert run_calibrate(tiny, *QUICK, *arguments, "--out", out).status == 0
     assert out.read_bytes() == calibrated[1].read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", 2), ("--runtime", "numpy")])
+def test_layers_that_are_spared_change_nothing(arguments, calibrated, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(input_peaks, "WORTH", 1)
+    opened = []
+
+    def noted(spec, **how):
+        opened.append(spec.name)
+        return open_simulator(spec, **how)
+
+    monkeypatch.setattr(calibrate, "open_simulator", noted)
+    out = tmp_path / "thresholds.json"
+    assert run_calibrate(tiny, *QUICK, *arguments, "--out", out).status == 0
+    assert opened == ["vgg16-tiny", "vgg16-tiny-after-conv3_3"]
+    assert out.read_bytes() == calibrated[1].read_bytes()
+    assert not [folder for folder in (cache_folder() / "runs").iterdir() if list(folder.glob("*.i32"))]
 
 
 @pytest.mark.parametrize("seed", [1, -1])
@@ -179,7 +199,7 @@ def test_command_normalises_by_the_ann(tiny, tmp_path):
 def interrupt(monkeypatch, after: int) -> None:
     """Ctrl-C when so many layers are finished."""
 
-    def interrupted(simulator, x, steps, seed, percentile, known, workers, finished, progress, biases):
+    def interrupted(simulator, x, steps, seed, percentile, known, workers, finished, progress, *how):
         layers = []
 
         def stop(name: str, value: float) -> None:
@@ -188,7 +208,7 @@ def interrupt(monkeypatch, after: int) -> None:
             if len(layers) == after:
                 raise KeyboardInterrupt
 
-        return spike_norm(simulator, x, steps, seed, percentile, known, workers, stop, progress, biases)
+        return spike_norm(simulator, x, steps, seed, percentile, known, workers, stop, progress, *how)
 
     monkeypatch.setattr(calibrate, "spike_norm", interrupted)
 

@@ -1,0 +1,134 @@
+"""The largest synaptic input of populations, in their order, without simulating all that comes before each time."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netspec.spec import NetSpec, SpecError
+from sims.simulation.run_input import Progress, RunInput, Simulator
+
+__all__ = ["InputPeaks", "Shortcut"]
+
+TOGETHER = 8  # images of a run whose spikes are kept
+WORTH = 2e10  # neurons times steps that take about as long as compiling a part of the network
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """What it takes to show the spikes of a population to what comes after it, in place of all that comes before it.
+
+    Parameters
+    ----------
+    open : callable
+        Gives a simulator of a part of the network.
+    folder : pathlib.Path
+        Where spikes are kept meanwhile.
+    """
+
+    open: Callable[[NetSpec], Simulator]
+    folder: Path
+
+
+class InputPeaks:
+    """Measures the synaptic input of populations of a network that images are shown to, the first ones first.
+
+    Parameters
+    ----------
+    simulator, x, steps, seed, workers, progress
+        As for :func:`~sims.conversion.spike_norm.spike_norm`.
+    names : sequence of str
+        Of the populations to be measured, in their order.
+    shortcut : Shortcut, optional
+        Spikes are kept where the network has become narrow, and shown to the rest of it from then on. Not for networks
+        with biases. Without it, a population is measured in the whole network.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        x: np.ndarray,
+        steps: int,
+        seed: int,
+        names: Sequence[str],
+        workers: int = 1,
+        progress: Progress | None = None,
+        shortcut: Shortcut | None = None,
+    ) -> None:
+        self.simulator, self.x, self.steps, self.seed = simulator, x, steps, seed
+        self.workers, self.progress, self.shortcut = workers, progress, shortcut
+        self.spec = simulator.spec
+        self.order = [population.name for population in self.spec.populations]
+        self.places = list(narrow_places(self.spec, names, len(x) * steps)) if shortcut else []
+        parts = max(workers, -(-len(x) // TOGETHER)) if self.places else workers
+        self.parts = np.array_split(np.arange(len(x)), min(parts, len(x)))
+
+    def of(self, name: str, thresholds: Mapping[str, float], **told: Any) -> np.ndarray:
+        """The largest input of one step of each neuron; ``told`` are other fields of each :class:`RunInput`."""
+        before = [place for place in self.places if self.order.index(place) < self.order.index(name)]
+        kept = before[-1] if before and before[-1] != self.simulator.spec.input.name else ""
+        measure = partial(self._measure, name, kept, {"thresholds": dict(thresholds), "measured": (name,)} | told)
+        if min(self.workers, len(self.parts)) == 1:
+            peaks = list(map(measure, range(len(self.parts))))
+        else:
+            pool = ThreadPoolExecutor(self.workers)
+            try:
+                peaks = list(pool.map(measure, range(len(self.parts))))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if kept and self.shortcut:
+            for file in self.shortcut.folder.glob(f"{self.simulator.spec.input.name} *.i32"):
+                file.unlink()
+            self.simulator = self.shortcut.open(self.spec.after(kept))
+        return np.maximum.reduce(peaks)
+
+    def _measure(self, name: str, kept: str, told: dict[str, Any], number: int) -> np.ndarray:
+        """The same of a part of the images; spikes of the population ``kept`` are kept."""
+        part, first = self.parts[number], self.simulator.spec.input
+        x = self.x[part]
+        if first != self.spec.input:
+            x = np.zeros((len(part), *first.shape), np.float32)
+            told = told | {"coding": "events", "events": self._events(first.shape, self._file(first.name, number))}
+        given = RunInput(
+            x, steps=self.steps, seed=self.seed, ids=part,
+            rasters=(kept,) if kept else (), raster_presentations=len(part), **told,
+        )  # fmt: skip
+        recording = self.simulator.run(given, self.progress)
+        if kept:
+            with open(self._file(kept, number), "wb") as file:
+                file.write(recording.rasters[kept].tobytes())
+        return recording.peaks[name]
+
+    def _file(self, name: str, number: int) -> Path:
+        assert self.shortcut
+        return self.shortcut.folder / f"{name} {number}.i32"
+
+    def _events(self, shape: tuple[int, int, int], file: Path) -> np.ndarray:
+        """Kept spikes as the events of a run: presentation, step, y, x, channel, sign."""
+        step, neuron = np.fromfile(file, dtype=np.int32).reshape(-1, 2).T
+        places = np.unravel_index(neuron, shape)
+        return np.stack([step // self.steps, step % self.steps, *places, np.ones_like(step)], axis=1, dtype=np.int32)
+
+
+def narrow_places(spec: NetSpec, names: Sequence[str], steps: int) -> Iterator[str]:
+    """Populations that all goes through, half as large as one before, if in so many steps they spare enough.
+
+    The first population to be measured after such a place is measured while its spikes are noted; what comes before it
+    is spared for those after that one.
+    """
+    largest = before = 0
+    for number, population in enumerate(spec.populations[1:-1], 1):
+        largest, before = max(largest, population.size), before + population.size
+        spared = sum(after.name in names for after in spec.populations[number + 1 :]) - 1
+        if population.kind != "if" or 2 * population.size > largest or before * spared * steps < WORTH:
+            continue
+        try:
+            spec.after(population.name)
+        except SpecError:  # something passes it by, or is max pooling, which cannot begin a network
+            continue
+        yield population.name
+        largest, before = population.size, 0
