@@ -11,7 +11,7 @@ search       thresholds and potentials by which each layer errs least after --st
 import argparse
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from netspec.options import CORES, add_options, make_parser, number
 from netspec.thresholds import METHODS, Thresholds, find_thresholds
 from netspec.training_images import random_training_images
 from sims.brian.cache import scratch_folder
-from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
+from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.conversion.activations import from_activations
 from sims.conversion.ann_norm import ann_norm
 from sims.conversion.input_peaks import Shortcut
@@ -127,8 +127,8 @@ def main() -> None:
         )
         simulator = opened(checkpoint.spec)
         workers = options.workers if runtime == "standalone" else 1
-        with scratch_folder() as folder:
-            shortcut = None if runtime == DENSE else Shortcut(partial(opened, quiet=True), folder)
+        with scratch_folder() if runtime == "standalone" else nullcontext() as folder:
+            shortcut = Shortcut(partial(opened, quiet=True), folder) if folder else None
             values = resumable_spike_norm(simulator, x, wanted, workers, unfinished, checkpoint.biases, shortcut)
     found = replace(wanted, values=values)
     told = Conversion.of(found)

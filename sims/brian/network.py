@@ -109,8 +109,11 @@ class SpikingNetwork:
             return MaxPooling(pre, post, wire.geometry, when, wire.name, self.batch)
         if self.synapses == "shared":
             kernel = None if given is None or wire.geometry.identity else pack_kernel(given, wire.geometry.groups)
+            # sums of several projections are rounded alike in a network and in the rest of it, which has another input
+            names = sorted(projection.name for projection in self.spec.incoming(wire.post))
             return SharedProjection(
                 *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name),
+                order=names.index(wire.projection.name),
                 batch=self.batch,
             )
         signed = None if given is None else wire.sign * given

@@ -14,8 +14,8 @@ from sims.simulation.run_input import Progress, RunInput, Simulator
 
 __all__ = ["InputPeaks", "Shortcut"]
 
-TOGETHER = 8  # images of a run whose spikes are kept
-WORTH = 2e10  # neurons times steps that take about as long as compiling a part of the network
+TOGETHER, MOST = 8, 1e10  # images of a run whose spikes are kept, and their neurons times steps: spikes fit into memory
+WORTH = 1e13  # multiplications of the ANN, times steps, that take about as long as compiling a part of the network
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class InputPeaks:
     names : sequence of str
         Of the populations to be measured, in their order.
     shortcut : Shortcut, optional
-        Spikes are kept where the network has become narrow, and shown to the rest of it from then on. Not for networks
-        with biases. Without it, a population is measured in the whole network.
+        Spikes are kept where the network has become narrow, if that saves more time than compiling the rest of it
+        takes, and shown to the rest from then on. Not for networks with biases. Without it, all populations are
+        measured in the whole network.
     """
 
     def __init__(
@@ -62,28 +63,31 @@ class InputPeaks:
         self.simulator, self.x, self.steps, self.seed = simulator, x, steps, seed
         self.workers, self.progress, self.shortcut = workers, progress, shortcut
         self.spec = simulator.spec
+        self.begin = self.spec.input.name  # whose spikes are shown
         self.order = [population.name for population in self.spec.populations]
         self.places = list(narrow_places(self.spec, names, len(x) * steps)) if shortcut else []
-        parts = max(workers, -(-len(x) // TOGETHER)) if self.places else workers
+        parts = workers
+        if self.places:
+            together = max(1, min(TOGETHER, int(MOST / self.spec.neurons() / steps)))
+            parts = max(workers, -(-len(x) // together))
         self.parts = np.array_split(np.arange(len(x)), min(parts, len(x)))
 
     def of(self, name: str, thresholds: Mapping[str, float], **told: Any) -> np.ndarray:
         """The largest input of one step of each neuron; ``told`` are other fields of each :class:`RunInput`."""
+        if self.shortcut and self.begin != self.simulator.spec.input.name:
+            self.simulator = self.shortcut.open(self.spec.after(self.begin))
         before = [place for place in self.places if self.order.index(place) < self.order.index(name)]
-        kept = before[-1] if before and before[-1] != self.simulator.spec.input.name else ""
+        kept = before[-1] if before and before[-1] != self.begin else ""
         measure = partial(self._measure, name, kept, {"thresholds": dict(thresholds), "measured": (name,)} | told)
         if min(self.workers, len(self.parts)) == 1:
             peaks = list(map(measure, range(len(self.parts))))
         else:
-            pool = ThreadPoolExecutor(self.workers)
-            try:
+            with ThreadPoolExecutor(self.workers) as pool:
                 peaks = list(pool.map(measure, range(len(self.parts))))
-            finally:
-                pool.shutdown(cancel_futures=True)
         if kept and self.shortcut:
-            for file in self.shortcut.folder.glob(f"{self.simulator.spec.input.name} *.i32"):
+            for file in self.shortcut.folder.glob(f"{self.begin} *.i32"):
                 file.unlink()
-            self.simulator = self.shortcut.open(self.spec.after(kept))
+            self.begin = kept
         return np.maximum.reduce(peaks)
 
     def _measure(self, name: str, kept: str, told: dict[str, Any], number: int) -> np.ndarray:
@@ -99,8 +103,7 @@ class InputPeaks:
         )  # fmt: skip
         recording = self.simulator.run(given, self.progress)
         if kept:
-            with open(self._file(kept, number), "wb") as file:
-                file.write(recording.rasters[kept].tobytes())
+            self._file(kept, number).write_bytes(recording.rasters[kept].tobytes())
         return recording.peaks[name]
 
     def _file(self, name: str, number: int) -> Path:
@@ -115,14 +118,15 @@ class InputPeaks:
 
 
 def narrow_places(spec: NetSpec, names: Sequence[str], steps: int) -> Iterator[str]:
-    """Populations that all goes through, half as large as one before, if in so many steps they spare enough.
+    """Populations that all goes through, at most half as large as the largest since the last such place.
 
-    The first population to be measured after such a place is measured while its spikes are noted; what comes before it
-    is spared for those after that one.
+    The first population to be measured after a place is measured while the spikes of the place are noted; what comes
+    before is spared for all later ones. That is worth it only if there is enough to spare, in ``steps`` of all images.
     """
     largest = before = 0
     for number, population in enumerate(spec.populations[1:-1], 1):
-        largest, before = max(largest, population.size), before + population.size
+        largest = max(largest, population.size)
+        before += sum(map(spec.macs, spec.incoming(population.name)))
         spared = sum(after.name in names for after in spec.populations[number + 1 :]) - 1
         if population.kind != "if" or 2 * population.size > largest or before * spared * steps < WORTH:
             continue

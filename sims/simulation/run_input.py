@@ -235,7 +235,7 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
         raise UserError("events: the sign must be 1 or -1")
     neuron = np.ravel_multi_index(place, spec.input.shape)
     table = np.stack([presentation * steps + step, neuron, sign], axis=1).astype(np.int32)
-    table = table[np.lexsort(table.T[[1, 0]])]
+    table = table[np.lexsort(table.T[::-1])]
     if (table[1:] == table[:-1]).all(axis=1).any():
         raise UserError("events: a neuron fires twice in one step")
     return table

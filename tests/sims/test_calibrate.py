@@ -96,7 +96,7 @@ def test_same_seed_gives_the_same_file_whoever_computes_it(arguments, calibrated
     assert out.read_bytes() == calibrated[1].read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [(), ("--workers", 2), ("--runtime", "numpy")])
+@pytest.mark.parametrize("arguments", [(), ("--workers", 2)])
 def test_layers_that_are_spared_change_nothing(arguments, calibrated, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(input_peaks, "WORTH", 1)
     opened = []
@@ -111,6 +111,14 @@ def test_layers_that_are_spared_change_nothing(arguments, calibrated, tiny, tmp_
     assert opened == ["vgg16-tiny", "vgg16-tiny-after-conv3_3"]
     assert out.read_bytes() == calibrated[1].read_bytes()
     assert not [folder for folder in (cache_folder() / "runs").iterdir() if list(folder.glob("*.i32"))]
+
+
+@pytest.mark.parametrize("runtime", ["torch", "numpy"])
+def test_what_compiles_nothing_needs_no_cache(runtime, calibrated, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("GOING_DEEPER_CACHE", "/dev/null/cache")
+    out = tmp_path / "thresholds.json"
+    assert run_calibrate(tiny, *QUICK, "--runtime", runtime, "--out", out).status == 0
+    assert out.read_bytes() == calibrated[1].read_bytes()
 
 
 @pytest.mark.parametrize("seed", [1, -1])

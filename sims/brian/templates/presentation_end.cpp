@@ -22,7 +22,7 @@
     static run_input::Output potentials(brian::results_dir + "output_v.bin");
     potentials.write({{get_array_name(variables['v_' + output])}}, input.active * {{n_output}});
     static const int64_t tick = std::max<int64_t>(1, input.steps / 20);
-    if ((step + 1) % tick == 0) std::cout << shown * input.steps + input.active * (step + 1) << std::endl;
+    if ((step + 1) % tick == 0 || step + 1 == input.steps) std::cout << shown * input.steps + input.active * (step + 1) << std::endl;
     if (step + 1 < input.steps) return;
     static run_input::Output counts(brian::results_dir + "spike_counts.bin");
     static std::vector<uint16_t> buffer;

@@ -261,6 +261,7 @@ def test_what_does_not_fit_is_refused():
         ({"initial": {"a": np.nan}}, "not a number"),
         ({"coding": "events"}, "events are rows of six integers"),
         ({"coding": "events", "events": np.array([row, row])}, "a neuron fires twice in one step"),
+        ({"coding": "events", "events": np.array([row, [*row[:5], -1], row])}, "a neuron fires twice in one step"),
         ({"coding": "events", "events": np.array([[9, *row[1:]]])}, "presentation must lie between 0 and 2"),
         ({"coding": "events", "events": np.array([[*row[:5], 0]])}, "the sign must be 1 or -1"),
     ):

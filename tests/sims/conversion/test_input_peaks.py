@@ -8,13 +8,14 @@ import pytest
 from commands import tiny_checkpoint
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from networks import exact_thresholds, exact_weights, images, specs
+from networks import exact_thresholds, exact_weights, images, net, specs
 
 from netspec.architectures.resnet import resnet20
 from netspec.architectures.vgg import vgg16
 from netspec.data import samples
 from netspec.errors import UserError
-from netspec.spec import NetSpec, SpecError
+from netspec.spec import NetSpec, Projection, SpecError
+from sims.brian.inprocess import InProcessSimulator
 from sims.conversion import input_peaks
 from sims.conversion.input_peaks import InputPeaks, Shortcut, narrow_places
 from sims.conversion.spike_norm import spike_norm
@@ -67,7 +68,9 @@ def test_cut_anywhere_a_random_network_receives_the_same(tmp_path_factory, spec,
         )
     for name in spiking(spec):
         np.testing.assert_array_equal(cut.of(name, thresholds), whole.of(name, thresholds), err_msg=name)
-    assert [part.input.name for part in parts.opened] == places
+    after = spec.populations[[p.name for p in spec.populations].index(places[-1]) + 1 :]
+    used = places if sum(population.kind == "if" for population in after) > 1 else places[:-1]
+    assert [part.input.name for part in parts.opened] == used
 
 
 @pytest.fixture
@@ -88,6 +91,35 @@ def test_a_layer_is_cut_at_if_two_after_it_are_to_be_measured(cut, known, begun)
         assert found == spike_norm(network, x, 20, known=known)
         assert [part.input.name for part in parts.opened] == begun
         parts.opened.clear()
+
+
+def test_nothing_is_opened_after_a_layer_that_nothing_reaches(cut):
+    network, parts = cut
+    x = tiny_checkpoint().encode(samples().images[:3])
+    with pytest.raises(UserError, match="conv5_3 receives no positive input in 20 steps of 3 images"):
+        spike_norm(network, x, 20, known={"conv3_3": 1e9}, shortcut=parts.shortcut)
+    assert not parts.opened
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_that_are_not_exact_are_rounded_alike(seed, tmp_path, monkeypatch):
+    """The names are a ResNet's: a shortcut comes before the branch, whatever the first population is called."""
+    monkeypatch.setattr(input_peaks, "narrow_places", lambda *_: ["conv1"])
+    spec = net(
+        "names",
+        {"input": (6, 6, 3), "conv1": (6, 6, 8), "conv2_branch": (6, 6, 8), "conv2": (6, 6, 8), "output": (1, 1, 3)},
+        Projection("input", "conv1", kernel=3, padding=1),
+        Projection("conv1", "conv2_branch", kernel=3, padding=1),
+        Projection("conv2_branch", "conv2", kernel=3, padding=1, residual=True),
+        Projection("conv1", "conv2", kind="conv"),
+        Projection("conv2", "output", kind="dense"),
+    )
+    rng = np.random.default_rng(seed)
+    weights = {p.name: rng.normal(0.1, 0.3, spec.weight_shape(p)).astype(np.float32) for p in spec.projections}
+    whole = InProcessSimulator(spec, weights, target="numpy")
+    shortcut = Shortcut(partial(InProcessSimulator, weights=weights, target="numpy"), tmp_path)
+    x = images(spec, 3, seed)
+    assert spike_norm(whole, x, 30, seed, shortcut=shortcut) == spike_norm(whole, x, 30, seed)
 
 
 def test_networks_with_biases_are_not_cut(cut):
