@@ -284,7 +284,10 @@ class NetSpec:
         return tuple(projection for projection in self.projections if projection.pre == name)
 
     def after(self, name: str) -> NetSpec:
-        """The network behind a population that nothing passes by, which is the input of what comes after it."""
+        """What comes after a population, as a network whose input it is; its spikes are all that the rest receives.
+
+        Raises SpecError if a projection passes it by, or max pooling follows, which begins no network.
+        """
         at = [population.name for population in self.populations].index(self[name].name)
         later = {population.name for population in self.populations[at + 1 :]}
         left = tuple(projection for projection in self.projections if projection.post in later)

@@ -105,17 +105,17 @@ class SpikingNetwork:
             given = as_convolution(self.spec, wire.projection, weights.get(wire.projection.name))
         graded = self.spec[wire.projection.pre].kind == "relay"
         pre, post, when = self.groups[wire.pre], self.groups[wire.post], f"arrive_{wire.post}"
+        # sums of several projections are rounded alike in a network and in a part of it, which has another input
+        names = sorted(projection.name for projection in self.spec.incoming(wire.post))
+        order = names.index(wire.projection.name)
         if self.synapses == "shared" and pooling:
             return MaxPooling(pre, post, wire.geometry, when, wire.name, self.batch)
         if self.synapses == "shared":
             kernel = None if given is None or wire.geometry.identity else pack_kernel(given, wire.geometry.groups)
-            # sums of several projections are rounded alike in a network and in the rest of it, which has another input
-            names = sorted(projection.name for projection in self.spec.incoming(wire.post))
             return SharedProjection(
-                *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name),
-                order=names.index(wire.projection.name),
+                *(pre, post, wire.geometry, kernel, wire.offset, self.half, wire.sign, graded, when, wire.name, order),
                 batch=self.batch,
             )
         signed = None if given is None else wire.sign * given
         where = joined(self.spec, wire.projection)
-        return explicit_synapses(pre, post, wire.geometry, signed, where, graded, when, wire.name)
+        return explicit_synapses(pre, post, wire.geometry, signed, where, graded, when, wire.name, order)

@@ -143,6 +143,7 @@ def explicit_synapses(
     graded: bool,
     when: str,
     name: str,
+    order: int = 0,
 ) -> Synapses:
     """A stock ``Synapses`` with a weight ``w`` for each connection of the projection; without weights max pooling.
 
@@ -162,7 +163,7 @@ def explicit_synapses(
             synapses.w = w
     else:  # padding and stride can leave nothing
         synapses.connect(False)
-    synapses.pre.when = when
+    synapses.pre.when, synapses.pre.order = when, order
     return synapses
 
 

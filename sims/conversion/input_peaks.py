@@ -14,7 +14,7 @@ from sims.simulation.run_input import Progress, RunInput, Simulator
 
 __all__ = ["InputPeaks", "Shortcut"]
 
-TOGETHER, MOST = 8, 1e10  # images of a run whose spikes are kept, and their neurons times steps: spikes fit into memory
+TOGETHER, MOST = 8, 1e10  # images of a run whose spikes are kept, and their neurons times steps, which bound memory
 WORTH = 1e13  # multiplications of the ANN, times steps, that take about as long as compiling a part of the network
 
 
@@ -25,9 +25,9 @@ class Shortcut:
     Parameters
     ----------
     open : callable
-        Gives a simulator of a part of the network.
+        Gives a simulator of a part of the network, with the weights, the reset and the runtime of the whole.
     folder : pathlib.Path
-        Where spikes are kept meanwhile.
+        Where spikes are kept meanwhile, four bytes each.
     """
 
     open: Callable[[NetSpec], Simulator]
@@ -69,7 +69,7 @@ class InputPeaks:
         parts = workers
         if self.places:
             together = max(1, min(TOGETHER, int(MOST / self.spec.neurons() / steps)))
-            parts = max(workers, -(-len(x) // together))
+            parts = workers * -(-len(x) // (together * workers))  # so many rounds of all workers
         self.parts = np.array_split(np.arange(len(x)), min(parts, len(x)))
 
     def of(self, name: str, thresholds: Mapping[str, float], **told: Any) -> np.ndarray:
@@ -84,37 +84,42 @@ class InputPeaks:
         else:
             with ThreadPoolExecutor(self.workers) as pool:
                 peaks = list(pool.map(measure, range(len(self.parts))))
-        if kept and self.shortcut:
-            for file in self.shortcut.folder.glob(f"{self.begin} *.i32"):
-                file.unlink()
+        if kept:
             self.begin = kept
         return np.maximum.reduce(peaks)
 
     def _measure(self, name: str, kept: str, told: dict[str, Any], number: int) -> np.ndarray:
-        """The same of a part of the images; spikes of the population ``kept`` are kept."""
+        """Peaks of one part of the images; the spikes of ``kept``, if there is one, take the place of those shown."""
         part, first = self.parts[number], self.simulator.spec.input
         x = self.x[part]
         if first != self.spec.input:
             x = np.zeros((len(part), *first.shape), np.float32)
-            told = told | {"coding": "events", "events": self._events(first.shape, self._file(first.name, number))}
+            told = told | {"coding": "events", "events": self._events(number)}
         given = RunInput(
             x, steps=self.steps, seed=self.seed, ids=part,
             rasters=(kept,) if kept else (), raster_presentations=len(part), **told,
         )  # fmt: skip
         recording = self.simulator.run(given, self.progress)
         if kept:
-            self._file(kept, number).write_bytes(recording.rasters[kept].tobytes())
+            step, neuron = recording.rasters[kept].T
+            each = np.bincount(step, minlength=len(part) * self.steps).astype(np.int32)
+            self._file(kept, number).write_bytes(each.tobytes() + neuron.tobytes())
+            self._file(first.name, number).unlink(missing_ok=True)
         return recording.peaks[name]
 
     def _file(self, name: str, number: int) -> Path:
         assert self.shortcut
         return self.shortcut.folder / f"{name} {number}.i32"
 
-    def _events(self, shape: tuple[int, int, int], file: Path) -> np.ndarray:
+    def _events(self, number: int) -> np.ndarray:
         """Kept spikes as the events of a run: presentation, step, y, x, channel, sign."""
-        step, neuron = np.fromfile(file, dtype=np.int32).reshape(-1, 2).T
-        places = np.unravel_index(neuron, shape)
-        return np.stack([step // self.steps, step % self.steps, *places, np.ones_like(step)], axis=1, dtype=np.int32)
+        first, steps = self.simulator.spec.input, len(self.parts[number]) * self.steps
+        each, neuron = np.split(np.fromfile(self._file(first.name, number), dtype=np.int32), [steps])
+        events = np.ones((len(neuron), 6), np.int32)
+        events[:, 0], events[:, 1] = np.divmod(np.repeat(np.arange(steps, dtype=np.int32), each), self.steps)
+        rest, events[:, 4] = np.divmod(neuron, first.shape[2])
+        events[:, 2], events[:, 3] = np.divmod(rest, first.shape[1])
+        return events
 
 
 def narrow_places(spec: NetSpec, names: Sequence[str], steps: int) -> Iterator[str]:

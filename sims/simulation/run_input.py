@@ -233,8 +233,12 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     presentation, step, *place, sign = given.T
     if not sign.all():
         raise UserError("events: the sign must be 1 or -1")
-    neuron = np.ravel_multi_index(place, spec.input.shape)
-    table = np.stack([presentation * steps + step, neuron, sign], axis=1).astype(np.int32)
+    table = np.empty((len(given), 3), dtype=np.int32)
+    table[:, 0], table[:, 1], table[:, 2] = (
+        presentation * steps + step,
+        np.ravel_multi_index(place, spec.input.shape),
+        sign,
+    )
     table = table[np.lexsort(table.T[::-1])]
     if (table[1:] == table[:-1]).all(axis=1).any():
         raise UserError("events: a neuron fires twice in one step")
