@@ -234,11 +234,9 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     if not sign.all():
         raise UserError("events: the sign must be 1 or -1")
     table = np.empty((len(given), 3), dtype=np.int32)
-    table[:, 0], table[:, 1], table[:, 2] = (
-        presentation * steps + step,
-        np.ravel_multi_index(place, spec.input.shape),
-        sign,
-    )
+    table[:, 0] = presentation * steps + step
+    table[:, 1] = np.ravel_multi_index(place, spec.input.shape)
+    table[:, 2] = sign
     table = table[np.lexsort(table.T[::-1])]
     if (table[1:] == table[:-1]).all(axis=1).any():
         raise UserError("events: a neuron fires twice in one step")

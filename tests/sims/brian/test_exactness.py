@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, assert_same, case, exact_weights, groups, images, specs, weights_of
+from networks import NETWORKS, assert_same, case, exact_weights, groups, images, net, specs, weights_of
 
+from netspec.spec import Projection
 from netspec.thresholds import RESETS
 from sims.brian.packing import fit_half
 from sims.brian.runtime import RUNTIMES, open_simulator
@@ -142,3 +143,20 @@ def test_the_same_image_under_another_number_or_seed_fires_other_spikes(simulato
     assert (recording.counts[0] != recording.counts[1]).any()
     other = simulator("garden", "numpy").run(RunInput(x, usual.thresholds, 15, seed=1))
     assert (recording.counts != other.counts).any(axis=1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_that_are_not_exact_are_rounded_alike_by_explicit_synapses(seed):
+    spec = net(
+        "bypassed",
+        {"data": (5, 6, 3), "conv1": (5, 6, 4), "conv2": (5, 6, 5), "output": (1, 1, 3)},
+        Projection("data", "conv1", kernel=3, padding=1),
+        Projection("conv1", "conv2", kernel=3, padding=1),
+        Projection("data", "conv2", kernel=3, padding=1, label="bypass"),
+        Projection("conv2", "output", kind="dense"),
+    )
+    rng = np.random.default_rng(seed)
+    weights = {p.name: rng.normal(0.1, 0.3, spec.weight_shape(p)).astype(np.float32) for p in spec.projections}
+    run_input = RunInput(images(spec, 2, seed), {"conv1": 0.9}, 30, seed, measured=("conv2",))
+    shared, explicit = (open_simulator(spec, weights, "numpy", kind).run(run_input) for kind in SYNAPSES)
+    np.testing.assert_array_equal(shared.peaks["conv2"], explicit.peaks["conv2"])

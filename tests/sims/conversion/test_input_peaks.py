@@ -20,10 +20,8 @@ from sims.conversion import input_peaks
 from sims.conversion.input_peaks import InputPeaks, Shortcut, narrow_places
 from sims.conversion.spike_norm import spike_norm
 from sims.simulation.reference import ReferenceSimulator
-from sims.simulation.run_input import RunInput
 
 STEPS = 256 * 2500
-KINDS = ("shared", "explicit")
 
 
 def spiking(spec: NetSpec) -> list[str]:
@@ -122,23 +120,6 @@ def test_sums_that_are_not_exact_are_rounded_alike(seed, tmp_path, monkeypatch):
     shortcut = Shortcut(partial(InProcessSimulator, weights=weights, target="numpy"), tmp_path)
     x = images(spec, 3, seed)
     assert spike_norm(whole, x, 30, seed, shortcut=shortcut) == spike_norm(whole, x, 30, seed)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_sums_that_are_not_exact_are_rounded_alike_by_explicit_synapses(seed):
-    spec = net(
-        "bypassed",
-        {"data": (5, 6, 3), "conv1": (5, 6, 4), "conv2": (5, 6, 5), "output": (1, 1, 3)},
-        Projection("data", "conv1", kernel=3, padding=1),
-        Projection("conv1", "conv2", kernel=3, padding=1),
-        Projection("data", "conv2", kernel=3, padding=1, label="bypass"),
-        Projection("conv2", "output", kind="dense"),
-    )
-    rng = np.random.default_rng(seed)
-    weights = {p.name: rng.normal(0.1, 0.3, spec.weight_shape(p)).astype(np.float32) for p in spec.projections}
-    given = RunInput(images(spec, 2, seed), {"conv1": 0.9}, 30, seed, measured=("conv2",))
-    shared, explicit = (InProcessSimulator(spec, weights, kind, target="numpy").run(given) for kind in KINDS)
-    np.testing.assert_array_equal(shared.peaks["conv2"], explicit.peaks["conv2"])
 
 
 def test_networks_with_biases_are_not_cut(cut):
