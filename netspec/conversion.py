@@ -185,11 +185,11 @@ def load_conversion(path: str | os.PathLike, network: Checkpoint) -> Conversion:
     path = Path(path)
     try:
         with open(path, "rb") as start:
-            json_inside = start.read(1) == b"{"
+            first = start.read(9)
     except OSError as error:
         kind = "thresholds" if path.suffix == ".json" else "conversion"
         raise UserError(f"cannot read the {kind} {path}: {os.strerror(error.errno or 0)}") from error
-    if json_inside or path.suffix == ".json":
+    if first[:1] == b"{" or (path.suffix == ".json" and first[8:] != b"{"):  # safetensors begin with 8 bytes of length
         thresholds = load_thresholds(path, network)
         if network.biases:
             raise UserError(f"{path} holds thresholds alone, but {network.spec.name} has biases; make a conversion")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,8 @@ class ImageSet(Images):
         Where the images come from, for the record.
     files : tuple of str
         Of each image, if they come from a folder: its path there.
+    others : tuple of str
+        Classes of the images that are none of ``classes``, which are a network's then.
     """
 
     images: np.ndarray
@@ -68,6 +70,7 @@ class ImageSet(Images):
     classes: tuple[str, ...]
     source: str
     files: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,13 +88,23 @@ class ImageSet(Images):
         """The images for a network of these classes; the label is -1 where their class is none of them."""
         place = {name: index for index, name in enumerate(classes)}
         labels = np.array([*(place.get(name, -1) for name in self.classes), -1])[self.labels]
-        return replace(self, labels=labels, classes=classes)
+        others = tuple(name for index, name in enumerate(self.classes) if name not in place and index in self.labels)
+        return replace(self, labels=labels, classes=classes, others=others)
 
     def of_known_classes(self) -> ImageSet:
-        """Itself; raises UserError if the class of an image is not known."""
+        """Itself; raises UserError if the class of an image is not known, or none of the network's."""
         if (self.labels < 0).any():
+            if self.others:
+                raise UserError(
+                    f"classes of {self.source} ({shortened(self.others)}) are none of the network's "
+                    f"({shortened(self.classes)}), which --classes told when it was brought in"
+                )
             raise UserError(f"the classes of images of {self.source} are not known; put them into one folder a class")
         return self
+
+
+def shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 AnyImages = ImageSet | ImageFiles

@@ -156,7 +156,7 @@ def find_images(
         Height, width and channels of the images: 3, or 1 for grey ones.
     classes : tuple of str, optional
         Those that the images may have; by default the names of the folders. The folders of Imagenette count as
-        their classes' names.
+        their classes' names, unless they are among these themselves.
 
     Raises
     ------
@@ -169,9 +169,9 @@ def find_images(
     files = sorted(files_inside(root))
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     named = {
-        path: IMAGENETTE_CLASSES.get(path.parent.name, path.parent.name)
+        path: name if name in (classes or ()) else IMAGENETTE_CLASSES.get(name, name)
         for path in pictures
-        if path.parent.parent == root
+        if path.parent.parent == root and (name := path.parent.name)
     }
     if classes is None:
         classes = tuple(dict.fromkeys(named.values()))

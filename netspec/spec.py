@@ -21,10 +21,9 @@ __all__ = ["NetSpec", "Population", "Projection", "SpecError"]
 POPULATION_KINDS = ("input", "if", "relay", "max")
 EMITTING = ("if", "max")  # kinds of populations that send spikes
 PROJECTION_KINDS = ("conv", "dense", "identity", "window")
-
-
 LONGEST_NAME = 100  # joined names become names of files
 RESERVED = ("input_on", "input_off", "presentation_start", "presentation_end")
+ENDINGS = ("_step", "_stateupdater")  # of names of a population's objects in Brian2
 
 
 class SpecError(UserError, ValueError):
@@ -72,8 +71,8 @@ class Population:
             raise SpecError(f"{self.name}: kind {self.kind!r} is none of {POPULATION_KINDS}")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"{self.name}: dropout {self.dropout} is not in [0, 1)")
-        if not 0 <= self.clip < inf or (self.clip and self.kind != "if"):
-            raise SpecError(f"{self.name}: {self.clip} is no bound of a ReLU")
+        if not 0 <= self.clip < inf or ((self.clip or self.dropout) and self.kind != "if"):
+            raise SpecError(f"{self.name}: {self.clip} is no bound of a ReLU, or there is none")
 
     @property
     def size(self) -> int:
@@ -128,6 +127,8 @@ class Projection:
         for name in ("kernel", "stride", "dilation"):  # one number where both are the same
             along = both(getattr(self, name))
             object.__setattr__(self, name, along[0] if along[0] == along[1] else along)
+        for name in ("pool", "groups"):
+            object.__setattr__(self, name, index(getattr(self, name)))
         top, left, _, _ = around = sides(self.padding)
         padding = around if around[:2] != around[2:] else top if top == left else (top, left)
         object.__setattr__(self, "padding", padding)
@@ -188,10 +189,14 @@ class NetSpec:
         if kinds[0] != "input" or "input" in kinds[1:] or kinds[-1] != "if":
             raise SpecError(f"{self.name}: the first population, and no other, is the input; the last one is 'if'")
         joined = {projection.name for projection in self.projections}
+        if taken := {f"{name}{ending}" for name in names for ending in ENDINGS} & (joined | set(names)):
+            raise SpecError(f"{self.name}: {min(taken)} is the name of an object of another population")
         if joined & set(names):
             raise SpecError(f"{self.name}: {min(joined & set(names))} is the name of a population and of a projection")
         if len(joined) < len(self.projections):
             raise SpecError(f"{self.name}: two projections join the same populations, or have the same name")
+        if self.output.dropout or self.output.clip:
+            raise SpecError(f"{self.name}: the output {names[-1]} has no ReLU, and so neither dropout nor a clip")
         for projection in self.projections:
             self._check(projection, names)
         for name in names[1:]:
@@ -211,6 +216,8 @@ class NetSpec:
             raise SpecError(f"{projection.name}: pooling by {projection.pool} does not divide {height}x{width}")
         if max(projection.channels, default=0) >= channels:
             raise SpecError(f"{projection.name}: {projection.pre} has not {max(projection.channels) + 1} channels")
+        if (projection.kind == "window") != (self[projection.post].kind == "max"):
+            raise SpecError(f"{projection.name}: windows lead to max pooling, and nothing else does")
         if projection.kind == "dense":
             return
         top, left, bottom, right = sides(projection.padding)
@@ -225,8 +232,6 @@ class NetSpec:
             raise SpecError(f"{projection.name}: an identity cannot go from {from_channels} to {post[2]} channels")
         if from_channels % projection.groups or post[2] % projection.groups:
             raise SpecError(f"{projection.name}: {from_channels} or {post[2]} channels in {projection.groups} groups")
-        if (projection.kind == "window") != (self[projection.post].kind == "max"):
-            raise SpecError(f"{projection.name}: windows lead to max pooling, and nothing else does")
 
     def _check_pooling(self, name: str) -> None:
         incoming, shape = self.incoming(name), self[name].shape
@@ -371,7 +376,7 @@ class NetSpec:
 
 def both(number: int | Sequence[int]) -> tuple[int, int]:
     """Of the vertical and the horizontal axis."""
-    along = (number, number) if isinstance(number, int) else tuple(map(index, number))
+    along = (int(number),) * 2 if isinstance(number, (int, np.integer)) else tuple(map(index, number))
     if len(along) != 2:
         raise SpecError(f"{number} is neither one number nor one of each axis")
     return along
@@ -379,7 +384,7 @@ def both(number: int | Sequence[int]) -> tuple[int, int]:
 
 def sides(number: int | Sequence[int]) -> tuple[int, int, int, int]:
     """At the top, left, bottom and right."""
-    around = (number,) * 4 if isinstance(number, int) else tuple(map(index, number))
+    around = (int(number),) * 4 if isinstance(number, (int, np.integer)) else tuple(map(index, number))
     around = around * 2 if len(around) == 2 else around
     if len(around) != 4:
         raise SpecError(f"{number} is neither one number, nor one of each axis, nor one of each side")

@@ -40,6 +40,13 @@ NETWORKS: dict[str, Callable[..., NetSpec]] = {
 }
 
 
+DROPOUT = {  # usual rate, and where
+    "conv": (0.1, "after convolutions (VGG)"),
+    "dense": (0.3, "after dense layers (VGG)"),
+    "branch": (0.1, "inside residual branches (ResNet)"),
+}
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, "python -m netspec.train")
     parser.add_argument("network", choices=NETWORKS, help="architecture")
@@ -59,9 +66,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_recipe(parser)
     parser.add_argument("--float32", dest="bf16", action="store_false", help="no bfloat16 arithmetic")
-    parser.add_argument("--conv-dropout", type=float, default=0.1, help="after convolutions (VGG)")
-    parser.add_argument("--dense-dropout", type=float, default=0.3, help="after dense layers (VGG)")
-    parser.add_argument("--branch-dropout", type=float, default=0.1, help="inside residual branches (ResNet)")
+    for name, (usual, where) in DROPOUT.items():
+        parser.add_argument(f"--{name}-dropout", type=float, help=f"{where}; without this option: {usual}")
     parser.add_argument(
         "--start", dest="checkpoint", metavar="FILE|NAME", help="a network to train further, in place of fresh weights"
     )
@@ -122,12 +128,17 @@ def main() -> None:
         torch.empty(1, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {options.device!r} here ({str(error).splitlines()[0]})") from error
-    design: dict[str, Any] = {"width": options.width, "branch_dropout": options.branch_dropout}
+    design: dict[str, Any] = {"width": options.width}
     if options.network.startswith("vgg"):
-        design = {"width": options.width, "hidden": options.hidden}
-        design |= {"conv_dropout": options.conv_dropout, "dense_dropout": options.dense_dropout}
+        design["hidden"] = options.hidden
     elif options.hidden:
         raise UserError(f"{options.network} has no hidden dense layers; leave out --hidden")
+    for name, (usual, where) in DROPOUT.items():
+        rate = getattr(options, f"{name}_dropout")
+        if ("(VGG)" in where) == options.network.startswith("vgg"):
+            design[f"{name}_dropout"] = usual if rate is None else rate
+        elif rate is not None:
+            raise UserError(f"--{name}-dropout is {where}, and {options.network} has none")
     describe = partial(NETWORKS[options.network], **design)
     out = writable_folder(options.out)
     images, test = training_images(options.network, options.data, describe().input.shape)

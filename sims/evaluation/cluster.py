@@ -55,7 +55,7 @@ def compute(
     done = wrong = 0
     total = sum(shard.stop - shard.start for shard in missing)
     with cluster(workers, scheduler) as address, connect(address) as client:
-        if runtime == "standalone":  # compiled once, before the workers look for it
+        if runtime in ("standalone", DENSE):  # compiled once, before the workers look for it; refused here if at all
             for setting in {shard.case.setting for shard in missing}:
                 told = checkpoint.spec, checkpoint.weights, runtime, "shared", setting.reset
                 open_simulator(*told, model=models[setting])

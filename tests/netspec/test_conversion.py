@@ -49,6 +49,11 @@ def test_a_conversion_is_read_as_it_was_written(tmp_path):
     assert path.read_bytes() == content
 
 
+def test_the_name_of_a_file_says_nothing_of_what_is_inside(tmp_path):
+    conversion().save(tmp_path / "a.json")
+    assert_equal(load_conversion(tmp_path / "a.json", tiny_checkpoint()), conversion())
+
+
 def test_neuron_models_of_populations_are_kept_and_checked(tmp_path):
     path, network = tmp_path / "a.safetensors", tiny_checkpoint()
     models = {"conv3_3": {"name": "lif", "parameters": {"decay": 0.25, "v_reset": 0.5}}}

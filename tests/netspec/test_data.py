@@ -206,6 +206,11 @@ def test_folder_in_the_manner_of_imagenet_has_two_splits(tmp_path):
         assert set(read.first(10).labels) == {0, 1, 2}  # in an order of their own, the same every time
         assert read.digest == load_images(str(tmp_path), (4, 4, 3), classes, split).digest
         assert read.source == f"{tmp_path.name} {'val' if split == 'test' else 'train'}"
+    wnids = ("n03888257", "n00000001", "n01440764")  # a network may have the names of the folders themselves
+    read = load_images(str(tmp_path), (4, 4, 3), wnids, "test")
+    assert read.classes == wnids
+    np.testing.assert_array_equal(sorted(read.labels), sorted([0, 1, 2] * 10))
+    np.testing.assert_array_equal(read.images[:, 0, 0, 0], np.array([0, 2, 1])[read.labels])
     with pytest.raises(UserError, match=r"'n00000001' is none of the network's classes \(cat\)"):
         load_images(str(tmp_path), (4, 4, 3), ("cat",), "test")
 

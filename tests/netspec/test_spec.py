@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,12 @@ def net(populations=(INPUT, HIDDEN, OUTPUT), projections=(CONV, DENSE)) -> NetSp
     return NetSpec("net", populations, projections)
 
 
+def test_numbers_of_numpy_are_numbers():
+    three = Projection("a", "b", kernel=np.int64(3), stride=np.int32(2), padding=np.int64(1), pool=np.int64(2))
+    assert three == Projection("a", "b", kernel=3, stride=2, padding=1, pool=2)
+    assert json.loads(json.dumps(asdict(three)))["pool"] == 2
+
+
 # What is refused
 
 
@@ -46,6 +52,8 @@ def net(populations=(INPUT, HIDDEN, OUTPUT), projections=(CONV, DENSE)) -> NetSp
         ({"dropout": -0.1}, "hidden: dropout -0.1 is not in [0, 1)"),
         ({"dropout": 1.0}, "hidden: dropout 1.0 is not in [0, 1)"),
         ({"dropout": float("nan")}, "hidden: dropout nan is not in [0, 1)"),
+        ({"dropout": 0.5, "kind": "relay"}, "hidden: 0.0 is no bound of a ReLU, or there is none"),
+        ({"clip": -1.0}, "hidden: -1.0 is no bound of a ReLU, or there is none"),
     ],
 )
 def test_population_says_what_does_not_fit(change, message):
@@ -97,6 +105,25 @@ ENDS = "net: the first population, and no other, is the input; the last one is '
                 ),
             },
             "net: input_to_a is the name of a population and of a projection",
+        ),
+        (
+            {"populations": (INPUT, HIDDEN, replace(OUTPUT, clip=6.0))},
+            "net: the output output has no ReLU, and so neither dropout nor a clip",
+        ),
+        (
+            {"populations": (INPUT, HIDDEN, replace(HIDDEN, name="hidden_step"), OUTPUT)},
+            "net: hidden_step is the name of an object of another population",
+        ),
+        (
+            {"projections": (replace(CONV, label="output_step"), DENSE)},
+            "net: output_step is the name of an object of another population",
+        ),
+        (
+            {
+                "populations": (INPUT, HIDDEN, Population("top", (1, 1, 3), kind="max"), OUTPUT),
+                "projections": (CONV, replace(DENSE, post="top"), Projection("top", "output", kind="dense")),
+            },
+            "hidden_to_top: windows lead to max pooling, and nothing else does",
         ),
         ({"projections": (CONV, replace(DENSE, pre="hiden"))}, "hiden_to_output: there is no population 'hiden'"),
         ({"projections": (replace(CONV, post="x"), DENSE)}, "input_to_x: there is no population 'x'"),

@@ -141,6 +141,9 @@ def test_hidden_layers_are_as_narrow_as_asked_for(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "resnet20", "--hidden", "7"])
     with pytest.raises(UserError, match="resnet20 has no hidden dense layers; leave out --hidden"):
         main()
+    monkeypatch.setattr(sys, "argv", ["train", "resnet20", "--conv-dropout", "0"])
+    with pytest.raises(UserError, match=r"--conv-dropout is after convolutions \(VGG\), and resnet20 has none"):
+        main()
 
 
 def test_photographs_need_their_folder(tmp_path, monkeypatch):

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from commands import WRONG_RUNS, files, save_images, started
+from commands import WRONG_RUNS, files, save_images, started, tiny_checkpoint
 from evaluations import ERRORS, OPERATIONS, STEPS, TABLES, note_attempts, shard_files, tables, wait_for
 
 from netspec.ann import ann_predictions
 from netspec.checkpoint import load_checkpoint, save_checkpoint
+from netspec.conversion import Conversion
 from netspec.data import samples
 from netspec.thresholds import Thresholds, find_thresholds, load_thresholds
 from netspec.training_images import split
@@ -300,10 +301,25 @@ def test_wrong_options_are_told_in_one_line(arguments, run_evaluate, tmp_path, m
     assert files(tmp_path) == {}
 
 
-def test_images_without_classes_are_refused(run_evaluate, tmp_path):
+def test_images_without_classes_are_refused(run_evaluate, tiny, tmp_path):
     ended = run_evaluate(tmp_path / "out", "--data", save_images(tmp_path / "images", "a.png"))
     ended.assert_refused("evaluate.py", "are not known; put them into one folder a class")
     assert files(tmp_path / "out") == {}
+    network = replace(tiny_checkpoint(), classes=tuple(map(str, range(10))))
+    save_checkpoint(network, tmp_path / "unnamed.safetensors")
+    thresholds = load_thresholds(find_thresholds(tiny, "spike-norm"), tiny_checkpoint())
+    Conversion.of(replace(thresholds, checkpoint=network.digest)).save(tmp_path / "own.safetensors")
+    own = ("--checkpoint", tmp_path / "unnamed.safetensors", "--conversion", tmp_path / "own.safetensors")
+    ended = run_evaluate(tmp_path / "out", *own)
+    reason = "classes of CIFAR-10 test images 0 to 19 (airplane, automobile, cat, ...) are none of the network's (0, "
+    ended.assert_refused("evaluate.py", reason)
+
+
+def test_what_torch_does_not_know_is_refused_once(run_evaluate, tmp_path, computed):
+    (tmp_path / "heavy.toml").write_text('update = "v *= 0.5"')
+    ended = run_evaluate(tmp_path / "out", "--runtime", "torch", "--model", tmp_path / "heavy.toml")
+    ended.assert_refused("evaluate.py", "torch knows the neuron models if, leaky")
+    assert computed() == []
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_work(run_evaluate, tmp_path, computed):
