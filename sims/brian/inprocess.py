@@ -52,7 +52,7 @@ class InProcessSimulator:
 
         Names in the text of the user's own objects are looked up where this is called, as Brian2's ``run`` does.
         """
-        given = run_input.checked(self.spec)
+        given = run_input.checked_for(self.spec, self.snn.reset, self.snn.models)
         for name, threshold in given.thresholds.items():
             group = self.snn[name]
             group.v_th = threshold if np.ndim(threshold) == 0 else threshold.ravel()

@@ -13,7 +13,7 @@ from sims.brian.frame import Frame
 from sims.brian.neurons import errors_in_text, input_neurons, max_pooling, relays, spiking_neurons
 from sims.brian.packing import pack_kernel
 from sims.brian.synapses import MaxPooling, SharedProjection, check_memory, explicit_synapses
-from sims.simulation.geometry import as_convolution, joined
+from sims.simulation.geometry import as_convolution, checked_weights, joined
 from sims.simulation.neuron_models import IF, NeuronModel, models_of
 from sims.simulation.wiring import INPUT_GROUPS, SYNAPSES, Wire, Wiring
 
@@ -72,6 +72,7 @@ class SpikingNetwork:
             raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {RESETS}")
         if weights is None and not (synapses == "shared" and is_standalone()):
             raise ValueError("weights are needed, except for shared synapses in C++ standalone")
+        weights = None if weights is None else checked_weights(spec, weights)
         if synapses == "explicit":
             check_memory(spec)
         if is_standalone() and not getattr(get_device(), "takes_run_input", False):

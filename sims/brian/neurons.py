@@ -7,7 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 from brian2 import DimensionMismatchError, Equations, Hz, NeuronGroup, PoissonGroup
 from brian2.core.base import BrianObjectException
+from brian2.core.functions import DEFAULT_FUNCTIONS
 from brian2.equations.equations import FLOAT, SUBEXPRESSION, EquationError
+from brian2.parsing.expressions import is_boolean_expression
 from brian2.units.fundamentalunits import DIMENSIONLESS
 
 from netspec.errors import UserError
@@ -68,15 +70,21 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
     if {"shared", "constant"} & set(potential.flags):
         raise UserError(f"neuron model {model.name}: v must be neither shared nor constant")
     constants = "".join(f"{parameter} : 1 (shared, constant)\n" for parameter in model.parameters)
-    group = NeuronGroup(
-        batch * population.size,
-        f"{model.equations}\n{constants}{EQUATIONS}",
-        threshold=model.threshold,
-        reset=f"{model.reset_text(reset)}\nspike_count += 1",
-        name=name,
-        dtype=TYPES,
-        namespace=dict(model.namespace),
-    )
+    try:
+        group = NeuronGroup(
+            batch * population.size,
+            f"{model.equations}\n{constants}{EQUATIONS}",
+            threshold=model.threshold,
+            reset=f"{model.reset_text(reset)}\nspike_count += 1",
+            name=name,
+            dtype=TYPES,
+            namespace=dict(model.namespace),
+        )
+    except ValueError as error:  # of flags that equations cannot have
+        raise UserError(f"neuron model {model.name}: {error}") from error
+    known = DEFAULT_FUNCTIONS | {name: value for name, value in model.namespace.items() if callable(value)}
+    if not is_boolean_expression(model.threshold.strip(), known | dict(group.variables)):
+        raise UserError(f"neuron model {model.name}: its threshold must be a condition, got {model.threshold}")
     pixels = population.size // population.shape[-1] if marks else 0
     NeuronStep(group, model, reset, pixels, when=f"fire_{name}", batch=batch)
     if not is_standalone():  # else they are arguments of the binary

@@ -27,6 +27,7 @@ from sims.brian.binary import Additions, Blueprint, build_binary, digest, source
 from sims.brian.cache import cache_entry, scratch_folder
 from sims.brian.packing import fit_half, packed_weights
 from sims.simulation.arriving import constant_input
+from sims.simulation.geometry import checked_weights
 from sims.simulation.neuron_models import IF, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
@@ -96,7 +97,8 @@ class StandaloneSimulator:
         check_range("the number of threads", threads, least=1, most=MOST_THREADS)
         if synapses == "explicit" and threads > 1:
             raise UserError("more than one thread needs shared synapses, not stock ones")
-        self.spec, self.synapses, self.given_weights = spec, synapses, weights
+        weights = checked_weights(spec, weights)
+        self.spec, self.synapses, self.reset, self.given_weights = spec, synapses, reset, weights
         self.models = models_of(spec, model)
         single = synapses == "explicit" or prepare or any(m != IF for m in self.models.values())
         self.batch = 1 if single else batch or side_by_side(spec)
@@ -112,11 +114,11 @@ class StandaloneSimulator:
         )  # fmt: skip
         code = sources("simulation/geometry.py", "simulation/wiring.py", "brian/packing.py")
         self._device: Any = None
-        if prepare:
+        if prepare or not all(model.told_whole for model in self.models.values()):
             caller = sys._getframe(1)
             self._own_folder = tempfile.TemporaryDirectory(prefix="going-deeper-")
-            folder = Path(self._own_folder.name)
-            self._build(blueprint, quiet, folder, Additions(prepare, caller.f_globals | caller.f_locals))
+            folder, names = Path(self._own_folder.name), caller.f_globals | caller.f_locals
+            self._build(blueprint, quiet, folder, Additions(prepare or (lambda snn: None), names))
             self._binary: Callable[[], Path] = lambda: folder
         else:
             self._binary = partial(cache_entry, "binaries", blueprint.key, partial(self._build, blueprint, quiet))
@@ -139,7 +141,7 @@ class StandaloneSimulator:
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded."""
-        given = run_input.checked(self.spec)
+        given = run_input.checked_for(self.spec, self.reset, self.models)
         self._open()  # the cache may have suffered since
         with scratch_folder() if self._device is None else self._own_results() as results:
             self._execute(given, results, progress)
@@ -195,7 +197,7 @@ class StandaloneSimulator:
                 place = str(written(results / f"values_{population.name}.f32", np.tile(worth.ravel(), self.batch)))
             arguments.append(f"{population.name}.spike_value={place}")
         for name, model in self.models.items():
-            arguments += [f"{name}.{parameter}={value!r}" for parameter, value in model.parameters.items()]
+            arguments += [f"{name}.{parameter}={float(value)!r}" for parameter, value in model.parameters.items()]
         arguments += [f"{name}.measured=1" for name in given.measured]
         command = [str(self.folder / "main"), "--results_dir", f"{results}/", str(results / "input.txt"), *arguments]
         try:
@@ -223,6 +225,8 @@ class StandaloneSimulator:
         finally:
             process.kill()
             process.wait()
+        if not status and re.search(r"^(Error reading|Could not read) '", message, re.M):  # by Brian2, which goes on
+            raise UserError(f"the simulation was not given its numbers: {message}")
         if status:
             raise UserError(f"the simulation ended with {reason(status)}" + (f": {message}" if message else ""))
 

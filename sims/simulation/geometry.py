@@ -5,13 +5,16 @@ Neurons are numbered channel-last, ``(y * width + x) * channels + c``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from netspec.checkpoint import check_weights
+from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection, both, sides
 
-__all__ = ["Geometry", "as_convolution", "connections", "dilated", "joined"]
+__all__ = ["Geometry", "as_convolution", "checked_weights", "connections", "dilated", "joined"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,16 @@ class Geometry:
         """At least as many as there are pairs of a neuron of pre and a pixel of post that it reaches."""
         covering = self.kernel_height * self.kernel_width, self.post_height * self.post_width
         return self.height * self.width * self.channels * min(covering)
+
+
+def checked_weights(spec: NetSpec, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of the network's own weighted projections; raises UserError where one is missing or does not fit."""
+    own = {p.name: np.asarray(weights[p.name]) for p in spec.projections if p.weighted and p.name in weights}
+    check_weights(spec, own, "the mapping of weights")
+    for name, values in own.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"weights of {name} are not all finite (NaN or infinity)")
+    return own
 
 
 def as_convolution(spec: NetSpec, projection: Projection, weights: np.ndarray | None) -> np.ndarray:

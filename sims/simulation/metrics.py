@@ -62,11 +62,13 @@ def error(recording: Recording, labels: ArrayLike, steps: ArrayLike | None = Non
     Raises
     ------
     ValueError
-        If there is not one label for each presentation, or a step is out of range.
+        If there is not one label for each presentation, or a label or a step is out of range.
     """
     label, chosen = np.asarray(labels), _steps(recording, steps)
     if label.shape != (recording.presentations,):
         raise ValueError(f"{recording.presentations} presentations need as many labels, got an array of {label.shape}")
+    if not 0 <= label.min(initial=0) <= label.max(initial=0) < recording.spec.output.size:
+        raise ValueError(f"labels are from 0 to {recording.spec.output.size - 1}, got {label.min()} to {label.max()}")
     return np.array([np.mean(_rank(recording, label, step) >= top) for step in chosen])
 
 

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.spec import NetSpec
@@ -28,7 +30,21 @@ __all__ = [
 ]  # fmt: skip
 
 OWN_VARIABLES = ("v_th", "I", "spike_value", "spike_count", "measured", "peak", "driven", "lowest", "alike", "reached")
+WRITTEN = r"(?:^|[;\n])\s*(\w+)\s*(?:\*\*|//|[-+*/%])?=(?!=)"  # names to which text assigns
 RESET_TEXT = dict(zip(RESETS, ("v = 0", "v -= v_th"), strict=True))
+
+
+def as_data(value: Any) -> Any:
+    """A number, quantity or Brian2 TimedArray of a namespace as plain data; None for everything else."""
+    if hasattr(value, "values") and hasattr(value, "dt"):
+        return [as_data(value.values), float(value.dt), str(value.dim)]
+    if isinstance(value, (bool, int, float, np.ndarray, np.generic)):  # a quantity is an array
+        return [np.asarray(value).tolist(), str(getattr(value, "dim", ""))]
+    return None
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"#.*", "", text)
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class NeuronModel:
     namespace: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        written = re.findall(WRITTEN, without_comments("\n".join((self.update, self.reset, self.on_spike))))
         defined = re.findall(r"^\s*(?:d(\w+)\s*/\s*dt\s*=|(\w+)\s*[:=])", self.equations, re.M)
         for name in (*map("".join, defined), *self.parameters):
             if name in OWN_VARIABLES:
@@ -74,6 +91,15 @@ class NeuronModel:
             number = not isinstance(value, str) and math.isfinite(value)
             if not number and (value != "v" or name in self.parameters):
                 raise UserError(f"neuron model {self.name}: {name} must be a finite number, got {value}")
+        for name in written:
+            if name in OWN_VARIABLES:
+                raise UserError(
+                    f"neuron model {self.name}: its text cannot change {name}, which the run sets; use a variable of "
+                    "its own, such as a : 1, and v >= v_th + a"
+                )
+        for name in ("parameters", "initial"):
+            given = {key: value if value == "v" else float(value) for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, given)
         if "refractory" in self.equations:
             raise UserError(f"neuron model {self.name}: write refractoriness into its update (as the model refractory)")
 
@@ -96,6 +122,11 @@ class NeuronModel:
         return known is not None and replace(self, parameters=known.parameters) == known
 
     @property
+    def told_whole(self) -> bool:
+        """Whether :meth:`describe` tells it from all other models, in every process: a function's code it does not."""
+        return all(as_data(value) is not None for value in self.namespace.values())
+
+    @property
     def draws(self) -> bool:
         """Whether its text draws random numbers, or may do so by a function of the namespace."""
         text = "\n".join((self.equations, self.update, self.threshold, self.reset, self.on_spike))
@@ -105,7 +136,7 @@ class NeuronModel:
     def describe(self) -> dict[str, Any]:
         """The model as plain data, without its parameters, whose values are no part of a compiled network."""
         text = asdict(self) | {"parameters": sorted(self.parameters), "initial": dict(self.initial)}
-        return text | {"namespace": {name: repr(value) for name, value in sorted(self.namespace.items())}}
+        return text | {"namespace": {name: as_data(value) for name, value in sorted(self.namespace.items())}}
 
 
 IF = NeuronModel("if")  # without leak (equation 2 of the paper)
@@ -135,10 +166,6 @@ CUBA_LIF = NeuronModel(  # likewise, and what arrives adds to a current that dec
     initial={"last": "v"},
 )
 MODELS = {model.name: model for model in (IF, LEAKY, REFRACTORY, LIF, CUBA_LIF)}
-
-
-def without_comments(text: str) -> str:
-    return re.sub(r"#.*", "", text)
 
 
 def load_model(choice: str) -> NeuronModel:
@@ -188,6 +215,8 @@ def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spe
     """The model of each spiking population: as a command is told, or else the conversion's own."""
     if choices:
         return choose_models(choices, spec)
+    if conversion.model not in MODELS:
+        raise UserError(f"the conversion is for neurons of the model {conversion.model}, which --model must give")
     models = choose_models([conversion.model], spec)
     for population, told in conversion.models.items():
         shipped = MODELS.get(told["name"])

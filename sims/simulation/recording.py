@@ -90,9 +90,15 @@ class Recording:
         before = int(self.settings.get("delay", 0) * step)
         if before:
             counts = counts - self.output_counts[:, before - 1]
-            if not self.output_counts.any():  # it gathers potential, and does not fire
+            if not self.output_fires:
                 v = v - self.output_v[:, before - 1]
         return counts, v
+
+    @property
+    def output_fires(self) -> bool:
+        """Whether the output can fire; one with an infinite threshold gathers potential, which tells the class."""
+        thresholds = self.settings.get("thresholds", {}).get(self.spec.output.name)
+        return bool(self.output_counts.any()) if thresholds is None else bool(np.isfinite(thresholds).any())
 
     def predictions(self, steps: int | None = None) -> np.ndarray:
         """Class of each presentation after ``steps`` steps: most output spikes, ties by membrane potential."""

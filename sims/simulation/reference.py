@@ -15,6 +15,7 @@ from netspec.ann import largest
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection
 from sims.simulation.arriving import arriving, constant_input, flat, kernel, neurons
+from sims.simulation.geometry import checked_weights
 from sims.simulation.neuron_models import IF, MODELS, NeuronModel, models_of
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
@@ -107,7 +108,8 @@ class ReferenceSimulator:
         device: str = "cpu",
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
     ) -> None:
-        self.spec, self.given_weights, self.reset, self.device = spec, weights, reset, torch.device(device)
+        self.spec, self.reset, self.device = spec, reset, torch.device(device)
+        self.given_weights = weights = checked_weights(spec, weights)
         self.models = models_of(spec, model)
         for chosen in self.models.values():
             if not chosen.shipped:
@@ -130,7 +132,7 @@ class ReferenceSimulator:
 
         Spikes are theirs, all of them, where float32 holds all sums exactly; else but for rounding.
         """
-        given = run_input.checked(self.spec)
+        given = run_input.checked_for(self.spec, self.reset, self.models)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             return self._run(given, progress)
 

@@ -15,6 +15,8 @@ from netspec.conversion import CODINGS as IMAGE_CODINGS
 from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Population
+from netspec.thresholds import RESETS
+from sims.simulation.neuron_models import IF, MODELS, NeuronModel, conversion_models
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import INPUT_GROUPS
 
@@ -72,6 +74,8 @@ class RunInput:
         the others.
     delay : float
         Part of the steps after which the output is read: a class is told by what comes later, when rates have settled.
+    conversion : Conversion, optional
+        From which all this is. A simulator with neurons of another reset or model than it asks for refuses the run.
     """
 
     x: np.ndarray
@@ -88,11 +92,12 @@ class RunInput:
     initial: Mapping[str, Any] = field(default_factory=dict)
     spike_values: Mapping[str, Any] = field(default_factory=dict)
     delay: float = 0.0
+    conversion: Conversion | None = None
 
     @classmethod
     def of(cls, x: np.ndarray, conversion: Conversion, steps: int, seed: int = 0, **more: Any) -> RunInput:
         """Images shown as a conversion says; ``more`` are other fields, and may change what it says."""
-        told: dict[str, Any] = {"x": x, "steps": steps, "seed": seed}
+        told: dict[str, Any] = {"x": x, "steps": steps, "seed": seed, "conversion": conversion}
         told |= {
             name: getattr(conversion, name)
             for name in ("thresholds", "constant", "initial", "spike_values", "coding", "delay")
@@ -106,6 +111,8 @@ class RunInput:
             raise UserError(f"{spec.name} takes one or more images of shape {spec.input.shape}, got {x.shape}")
         if self.coding not in CODINGS:
             raise UserError(f"the input's coding must be one of {', '.join(CODINGS)}, got {self.coding!r}")
+        if self.events is not None and self.coding != "events":
+            raise UserError(f"events are given, but the coding is {self.coding}; they are coding 'events'")
         if not np.isfinite(x).all() or (self.coding == "poisson" and np.abs(x).max() > 1):
             raise UserError("inputs are spike probabilities with a sign: they must lie in [-1, 1]")
         if not 1 <= self.steps <= MOST_STEPS:
@@ -154,6 +161,28 @@ class RunInput:
             checked_values(self.spike_values, spec),
             float(self.delay),
         )
+
+    def checked_for(self, spec: NetSpec, reset: str, models: Mapping[str, NeuronModel]) -> RunInput:
+        """As :meth:`checked`, for a simulator's neurons: raises UserError if its conversion asks for others.
+
+        A reset to zero and IF neurons, which a simulator has unless told otherwise, may be replaced in all conversions.
+        """
+        if (wanted := self.conversion) is None:
+            return self.checked(spec)
+        if wanted.reset not in (RESETS[0], reset):
+            raise UserError(
+                f"the conversion is for a reset by {wanted.reset}, the simulator's is to {reset}: make it with "
+                "reset=conversion.reset, or another conversion by conversion.told(reset)"
+            )
+        if wanted.model in MODELS:  # of a user's own it knows the name alone
+            for name, model in conversion_models(None, wanted, spec).items():
+                if model not in (IF, models[name]):
+                    raise UserError(
+                        f"the conversion is for neurons of the model {model.name} in {name}, the simulator has "
+                        f"{models[name].name}, or other parameters: make it with model=conversion_models(None, "
+                        "conversion, spec)"
+                    )
+        return self.checked(spec)
 
     def probability(self, group: str, presentation: int, step: int) -> np.ndarray:
         """With which each neuron of a group of the input fires in a step, float32; of a checked input."""
@@ -221,6 +250,7 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     given = np.asarray(() if events is None else events)
     if given.ndim != 2 or given.shape[1] != 6 or not np.issubdtype(given.dtype, np.integer):
         raise UserError("events are rows of six integers: presentation, step, y, x, channel, sign")
+    given = given.astype(np.int64)
     for name, column, least, most in zip(
         EVENT_COLUMNS,
         given.T,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from brian2 import SpikeMonitor, StateMonitor, Synapses, prefs
+from brian2 import Function, SpikeMonitor, StateMonitor, Synapses, TimedArray, ms, mV, prefs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import assert_same, case, exact_weights, pair, specs, varied, weights_of
@@ -13,6 +13,7 @@ from networks import assert_same, case, exact_weights, pair, specs, varied, weig
 from netspec.errors import UserError
 from netspec.spec import NetSpec
 from netspec.thresholds import RESETS
+from sims.brian.cache import cache_folder
 from sims.brian.inprocess import InProcessSimulator
 from sims.brian.runtime import RUNTIMES, open_simulator
 from sims.brian.standalone import StandaloneSimulator
@@ -286,6 +287,11 @@ def test_what_does_not_fit_is_refused():
         ({"update": "v += 1*mV"}, "uses inconsistent units"),
         ({"threshold": "v >= v_th*mV"}, "different units"),
         ({"on_spike": "v -= 1*mV"}, "uses inconsistent units"),
+        ({"threshold": "v - v_th"}, "its threshold must be a condition, got v - v_th"),
+        ({"threshold": "v"}, "its threshold must be a condition, got v"),
+        ({"threshold": "v >= v_th and v"}, "ought to be boolean but is not"),
+        ({"equations": "v : 1 (foo)"}, "cannot have a flag"),
+        ({"equations": "v : 1\na : 1 (constant over dt)"}, "cannot have a flag"),
     ],
 )
 def test_text_that_brian2_does_not_understand_is_told_in_one_line(changed, reason, runtime, own_cache):
@@ -305,6 +311,46 @@ def test_a_variable_of_every_neuron_is_no_model_s_own():
     for equations in ("v : 1\ndriven : integer", "v : 1\ndpeak / dt = 1*Hz : 1", "v : 1\nI = 2 : 1"):
         with pytest.raises(UserError, match="is a variable that every neuron has already"):
             NeuronModel("wrong", equations)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ({"update": "v *= 0.5; v_th *= 1.01"}, "v_th"),
+        ({"update": "I += 0.01"}, "I"),
+        ({"on_spike": "  spike_count -= 1"}, "spike_count"),
+        ({"reset": "v = 0\nspike_value = 2"}, "spike_value"),
+    ],
+)
+def test_what_the_run_sets_is_not_changed_by_text(text, name):
+    with pytest.raises(UserError, match=f"neuron model wrong: its text cannot change {name}, which the run sets"):
+        NeuronModel("wrong", **text)
+    NeuronModel("right", update="v *= int(v_th == 1) + int(I >= 0)  # v_th = 2")
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "standalone"])
+def test_numbers_of_a_model_may_be_numpy_s(runtime):
+    spec, weights, run_input = case("sprout")
+    expected = ReferenceSimulator(spec, weights, model=HALF_LEFT).run(run_input)
+    model = replace(LEAKY, parameters={"leak": np.float64(0.5)})
+    assert_same(open_simulator(spec, weights, runtime, quiet=True, model=model).run(run_input), expected)
+    assert repr(replace(ADAPTIVE, initial={"a": np.float32(0.25)})) == repr(ADAPTIVE)
+
+
+def test_models_with_other_things_in_their_namespace_have_other_binaries():
+    """A binary is known by numbers and TimedArrays; one with a function of the user's own is not kept."""
+    stimuli = [TimedArray([0, level], dt=1 * ms) for level in (1, 2, 2)]
+    models = [NeuronModel("m", update="v += s(t)", namespace={"s": stimulus}) for stimulus in stimuli]
+    assert models[0].describe() != models[1].describe() == models[2].describe()
+    assert all(model.told_whole for model in (IF, *models, NeuronModel("m", namespace={"k": 2 * mV, "n": 3})))
+    half = Function(lambda v: v / 2, arg_units=[1], return_unit=1)
+    half.implementations.add_implementation("cpp", "double half(double v) { return v / 2; }")
+    own = NeuronModel("own", update="v = half(v)", namespace={"half": half})
+    assert not own.told_whole
+    spec, weights, run_input = case("sprout")
+    simulator = StandaloneSimulator(spec, weights, quiet=True, model=own)
+    assert_same(simulator.run(run_input), ReferenceSimulator(spec, weights, model=HALF_LEFT).run(run_input))
+    assert cache_folder() not in simulator.folder.parents
 
 
 def test_who_moves_without_input_is_known_by_the_text():

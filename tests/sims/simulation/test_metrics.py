@@ -73,6 +73,12 @@ def test_error_wants_a_label_for_each_presentation(two, labels):
         metrics.error(two, labels)
 
 
+@pytest.mark.parametrize("labels", [[0, -1], [3, 0]])
+def test_error_wants_labels_that_are_classes(two, labels):
+    with pytest.raises(ValueError, match=f"labels are from 0 to 2, got {min(labels)} to {max(labels)}"):
+        metrics.error(two, labels)
+
+
 @pytest.mark.parametrize("steps", [0, [1, 4], [-1]])
 def test_error_wants_steps_of_the_recording(two, steps):
     with pytest.raises(ValueError, match="the recording has steps 1 to 3, asked for were"):

@@ -104,6 +104,10 @@ def test_a_delayed_read_out_looks_at_what_comes_after_a_part_of_the_steps():
         assert [recording.predictions(step).item() for step in range(1, 7)] == expected
         assert of_spikes(fired, potentials).predictions().item() == 0
         np.testing.assert_array_equal(error(recording, [1]), 1.0 - np.array(expected))
+    for threshold, expected in ((1.0, [0, 0, 0, 0, 0, 0]), (np.inf, [0, 0, 0, 1, 1, 1])):  # not whether others fired
+        told = {"delay": 0.5, "thresholds": {"output": threshold}}
+        recording = dataclasses.replace(of_spikes(silent, potentials), settings=told)
+        assert [recording.predictions(step).item() for step in range(1, 7)] == expected
 
 
 @pytest.mark.parametrize("steps", [0, -1, 21])

@@ -2,13 +2,17 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from networks import exact_weights, sprout
 
+from netspec.conversion import Conversion
 from netspec.errors import UserError
 from sims.brian.inprocess import InProcessSimulator
+from sims.brian.standalone import StandaloneSimulator
+from sims.simulation.neuron_models import LIF, conversion_models
 from sims.simulation.reference import ReferenceSimulator
 from sims.simulation.run_input import RunInput
 
@@ -45,6 +49,10 @@ def filled(value: float) -> np.ndarray:
         ({"raster_presentations": -1}, "the number of presentations with rasters is at least 0, got -1"),
         ({"measured": ("b",)}, "sprout has no population 'b'; it has input, a, r, output"),
         ({"measured": ("r",)}, "r has no threshold to balance; only the input of spiking populations is measured"),
+        (
+            {"events": np.zeros((0, 6), int)},
+            "events are given, but the coding is poisson; they are coding 'events'",
+        ),
         ({"thresholds": {"a": 1.0}}, "the threshold of output must be a positive number, got nan"),
         ({"thresholds": {"a": 0, "output": 1}}, "the threshold of a must be a positive number, got 0.0"),
         ({"thresholds": {"a": 1, "output": -2}}, "the threshold of output must be a positive number, got -2.0"),
@@ -64,11 +72,65 @@ def test_more_steps_than_32_bits_can_count_are_refused():
         RunInput(x, GOOD.thresholds, 65_535).checked(SPEC)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.uint8])
+def test_events_may_be_of_small_integers(kind):
+    events = np.array([[1, 99, 3, 5, 0, 1]], dtype=kind)
+    given = replace(GOOD, coding="events", events=events, steps=100).checked(SPEC)
+    assert given.events.tolist() == [[199, 23, 1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"a_to_r": None}, "is not a checkpoint of sprout: projections differ (a_to_r)"),
+        ({"a_to_r": np.zeros((2, 3))}, "a_to_r has shape (2, 3), sprout needs"),
+        ({"a_to_r": np.nan}, "weights of a_to_r are not all finite"),
+    ],
+)
+def test_every_simulator_refuses_weights_of_another_network(change, reason):
+    weights = exact_weights(SPEC)
+    for name, value in change.items():
+        if value is None:
+            weights["typo"] = weights.pop(name)
+        else:
+            weights[name] = weights[name] * value if np.ndim(value) == 0 else value
+    for made in (ReferenceSimulator, partial(InProcessSimulator, target="numpy"), StandaloneSimulator):
+        with pytest.raises(UserError, match=re.escape(reason)):
+            made(SPEC, weights)
+
+
 def test_every_simulator_refuses_what_does_not_fit():
     weights = exact_weights(SPEC)
     for simulator in (ReferenceSimulator(SPEC, weights), InProcessSimulator(SPEC, weights, target="numpy")):
         with pytest.raises(UserError, match="must be from 1 to 65535"):
             simulator.run(replace(GOOD, steps=0))
+
+
+def test_neurons_other_than_a_conversion_asks_for_are_refused():
+    """What a simulator has unless told otherwise gives way to nothing in silence; what it was told does."""
+    weights, plain = exact_weights(SPEC), Conversion("", "mine", GOOD.thresholds)
+    models = {"a": {"name": "lif", "parameters": {"decay": 0.25}}}
+    wanted = replace(plain, reset="subtract"), replace(plain, models=models)
+    lif = conversion_models(None, wanted[1], SPEC)
+
+    def reference(**told) -> ReferenceSimulator:
+        return ReferenceSimulator(SPEC, weights, **told)
+
+    for simulator in (reference(), InProcessSimulator(SPEC, weights, target="numpy")):
+        with pytest.raises(UserError, match="a reset by subtract, the simulator's is to zero: make it with reset=conv"):
+            simulator.run(RunInput.of(X, wanted[0], 10))
+        with pytest.raises(UserError, match="for neurons of the model lif in a, the simulator has if, or other param"):
+            simulator.run(RunInput.of(X, wanted[1], 10))
+    with pytest.raises(UserError, match="the simulator has lif, or other parameters"):
+        reference(model={"a": LIF}).run(RunInput.of(X, wanted[1], 10))
+    for conversion, simulator in (
+        (wanted[0], reference(reset="subtract")),
+        (wanted[0].told(reset="zero"), reference()),
+        (wanted[1], reference(model=lif)),
+        (plain, reference(reset="subtract", model=lif)),
+        (replace(plain, model="of my own 01234567"), reference()),
+    ):
+        assert simulator.run(RunInput.of(X, conversion, 10)).steps == 10
 
 
 def test_defaults_are_filled_in():
