@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netspec.checkpoint import PRETRAINED
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
 from netspec.options import CORES, add_options, make_parser
@@ -23,6 +24,7 @@ from netspec.options import CORES, add_options, make_parser
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path(__file__).with_name("study.toml")
 FINISHED = "finished.json"
+EVALUATE = "sims/evaluate.py"  # knows by itself, by images, networks and thresholds, what is finished
 WHOLE = 10_000  # test images of CIFAR-10
 
 
@@ -89,6 +91,9 @@ def run(wanted: Sequence[Command], out: Path) -> None:
         finished = json.loads(record.read_text()) if record.is_file() else []
     except ValueError as error:
         raise UserError(f"{record} is damaged; without it everything is run again") from error
+    if finished and record.stat().st_mtime < max(file.stat().st_mtime for file in PRETRAINED.iterdir()):
+        print("networks or thresholds are newer than what was finished before")
+        finished = []
     for number, command in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {command}", flush=True)
         if str(command) in finished or (command.makes and Path(command.makes).is_file()):
@@ -100,7 +105,8 @@ def run(wanted: Sequence[Command], out: Path) -> None:
         status = subprocess.call([sys.executable, *words, *command.words[1:]], env=environment)
         if status:
             raise UserError(f"it ended with status {status}: {command}")
-        finished.append(str(command))
+        if command.words[0] != EVALUATE:
+            finished.append(str(command))
         write_atomically(record, json.dumps(finished, indent=1) + "\n")
 
 

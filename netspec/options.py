@@ -12,7 +12,7 @@ from netspec.conversion import CODINGS
 from netspec.errors import check_range
 from netspec.thresholds import RESETS, VARIANTS
 
-__all__ = ["CORES", "add_options", "command_line", "make_parser", "number"]
+__all__ = ["CORES", "WITHOUT", "Unasked", "add_options", "command_line", "make_parser", "number"]
 
 
 def allowed_cores() -> int:
@@ -90,6 +90,10 @@ WITHOUT = {  # what happens without an option whose default is None
 }
 
 
+class Unasked(str):
+    """A default that can be told from the same word as an argument."""
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults where there are some, and keeps paragraphs and tables of the description."""
 
@@ -123,12 +127,14 @@ def make_parser(description: str | None, prog: str | None = None) -> argparse.Ar
     return Parser(prog, description=description, formatter_class=HelpFormatter)
 
 
-def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+def add_options(parser: argparse.ArgumentParser, without: Mapping[str, str] = WITHOUT, **defaults: Any) -> None:
     """Add shared options in the order in which they are named.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
+    without : mapping of str to str
+        What happens without an option whose default is None.
     **defaults
         The default of each option in this command, by its name in ``OPTIONS``. With a list the option takes one
         or more values; at None the help says what happens without it.
@@ -137,8 +143,8 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         settings = OPTIONS[name] | {"default": default}
         if isinstance(default, list):
             settings["nargs"] = "+"
-        if default in (None, []) and name in WITHOUT:
-            settings["help"] += f"; without this option: {WITHOUT[name]}"
+        if default in (None, []) and name in without:
+            settings["help"] += f"; without this option: {without[name]}"
         parser.add_argument(f"--{name}", *ALIASES.get(name, []), **settings)
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from netspec.checkpoint import Checkpoint, load_checkpoint
+from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from netspec.conversion import Conversion, find_conversion, load_conversion
 from netspec.errors import UserError, run_command
 from netspec.files import read_json, writable_file, write_json
-from netspec.options import CORES, add_options, make_parser, number
+from netspec.options import CORES, WITHOUT, add_options, make_parser, number
 from netspec.thresholds import METHODS, Thresholds, find_thresholds
 from netspec.training_images import random_training_images
 from sims.brian.cache import scratch_folder
@@ -56,7 +56,8 @@ def parse_arguments() -> argparse.Namespace:
     add_options(parser, checkpoint="vgg16-cifar10")
     parser.add_argument("--method", choices=DEFAULTS, default="spike-norm", help="see above")
     parser.add_argument("--unit", action="store_true", help="threshold 1 in residual units (constraint 2)")
-    add_options(parser, percentile=None, reset=None, data="cifar10", images=256, steps=None, seed=0)
+    without = WITHOUT | {name: by_method(name) for name in ("percentile", "reset", "steps", "workers")}
+    add_options(parser, without, percentile=None, reset=None, data="cifar10", images=256, steps=None, seed=0)
     parser.add_argument(
         "--initial", type=number("--initial", float, least=0, most=1),
         help="activations: where potentials begin, as a part of the threshold (0.5); search: the only part to be tried",
@@ -68,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         help="activations, search: part of the steps after which the output is read (0)",
     )  # fmt: skip
     add_runtime_option(parser)
-    add_options(parser, workers=None, out=None)
+    add_options(parser, without, workers=None, out=None)
     options = parser.parse_args()
     if options.channels and options.percentile is not None:
         raise UserError("--channels tries parts of each channel's largest activation, and no --percentile")
@@ -79,6 +80,12 @@ def parse_arguments() -> argparse.Namespace:
         elif value is not None and value is not False:
             raise UserError(f"--{name} says nothing to the method {options.method}")
     return options
+
+
+def by_method(name: str) -> str:
+    """The default of an option in each method that listens to it, for the help."""
+    defaults = {method: own[name] for method, own in DEFAULTS.items() if own.get(name) is not None}
+    return ", ".join(f"{value or 'for any number'} ({method})" for method, value in defaults.items())
 
 
 def main() -> None:
@@ -111,7 +118,7 @@ def main() -> None:
         unit=options.unit,
     )
     find = find_conversion if checkpoint.biases else find_thresholds
-    out = writable_file(options.out or find(options.checkpoint, wanted.variant))
+    out = place_for(options, find(options.checkpoint, wanted.variant))
     unfinished = out.with_name(f".{out.name}.unfinished")
     if options.method == "spike-norm":
         wanted = replace(wanted, steps=options.steps, reset=options.reset)
@@ -153,7 +160,7 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     made |= {name: getattr(options, name) for name in noted}
     told = {"percentile": options.percentile or 100.0, "steps": options.steps, "delay": options.delay, "made": made}
     wanted = Conversion(checkpoint.digest, options.method, {}, **told)
-    out = writable_file(options.out or find_conversion(options.checkpoint, options.method))
+    out = place_for(options, find_conversion(options.checkpoint, options.method))
     if not options.out:
         refuse_others(out, wanted, checkpoint)
     if options.method == "activations":
@@ -174,6 +181,14 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     for name, threshold in conversion.thresholds.items():
         print(f"{name:>8} {np.mean(threshold):.4f}" + (" (mean of its channels)" if np.ndim(threshold) else ""))
     print(f"written: {out}")
+
+
+def place_for(options: argparse.Namespace, usual: Path) -> Path:
+    """Where the result goes; raises UserError if it cannot be written, or the network is there."""
+    out = writable_file(options.out or usual)
+    if out.exists() and out.samefile(find_checkpoint(options.checkpoint)):
+        raise UserError(f"{out} is the network itself; give the conversion another name")
+    return out
 
 
 def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> None:

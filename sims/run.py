@@ -21,7 +21,7 @@ from netspec.conversion import open_conversion
 from netspec.data import load_images, no_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
-from netspec.options import add_options, command_line, make_parser, number
+from netspec.options import Unasked, add_options, command_line, make_parser, number
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
@@ -54,18 +54,19 @@ def main(
     shape = network.spec.input.shape
     events = load_events(options.events) if options.events else None
     bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}
-    without_images = network.spiking and not options.data
-    if without_images and events is None:
+    without_images = events is not None and not options.data
+    if network.spiking and not (options.data or options.events):
         raise UserError(f"{network.spec.name} was brought in as a spiking network: give --events, or images by --data")
     if not (without_images or options.data or shape in bundled):
         raise UserError(f"{network.spec.name} sees images of shape {shape}, and none such are bundled; give --data")
+    shown = options.images
+    if events is not None and shown is None:
+        shown = int(events[:, 0].max(initial=0)) + 1
     if without_images:
-        assert events is not None
-        source, shown = None, int(events[:, 0].max(initial=0)) + 1 if options.images is None else options.images
-        images = no_images(shown, shape, network.classes, options.events)
+        source, images = None, no_images(shown, shape, network.classes, options.events)
     else:
         source = options.data or bundled[shape]
-        images = load_images(source, shape, network.classes, choose=lambda every: every.first(options.images))
+        images = load_images(source, shape, network.classes, choose=lambda every: every.first(shown))
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
@@ -82,7 +83,7 @@ def main(
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     if not options.quiet:
         print(f"{now}: {converted.variant}, by {runtime}", flush=True)
-    ann = None if network.spiking else ann_predictions(network, images.images)
+    ann = None if network.spiking or without_images else ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -121,7 +122,9 @@ def parse_arguments(
     description: str | None, checkpoint: str, conversion: str, constraints: Mapping[str, DesignConstraints] | None
 ) -> argparse.Namespace:
     parser = make_parser(description)
-    add_options(parser, checkpoint=checkpoint, conversion=conversion, reset=None, coding=None, model=None)
+    add_options(
+        parser, checkpoint=Unasked(checkpoint), conversion=Unasked(conversion), reset=None, coding=None, model=None
+    )
     parser.add_argument(
         "--fast",
         action="store_true",
@@ -151,12 +154,12 @@ def parse_arguments(
     parser.add_argument("--pdf", action="store_true", help="pictures as PDF, too")
     add_options(parser, out="output", quiet=False)
     options = parser.parse_args()
-    if options.fast and options.conversion != conversion:
+    if options.fast and not isinstance(options.conversion, Unasked):
         raise UserError("--fast is a conversion; give either it or --conversion")
     if options.events and options.coding:
         raise UserError("--events are the input, and --coding is of images; give either")
     if constraints and options.constraints:
-        if (options.checkpoint, options.conversion) != (checkpoint, conversion):
+        if not isinstance(options.checkpoint, Unasked) or not isinstance(options.conversion, Unasked):
             raise UserError("--constraints sets checkpoint and conversion; give either it or them")
         chosen = constraints[options.constraints]
         options.checkpoint, options.conversion = chosen.checkpoint, chosen.thresholds

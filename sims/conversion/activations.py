@@ -5,7 +5,7 @@ weights are multiplied wherever it goes, so that any graph can be converted; pot
 makes the expected error of a rate zero; the output gathers potential and does not fire.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -20,12 +20,26 @@ from sims.simulation.run_input import MOST_STEPS
 __all__ = ["activations_of", "from_activations", "positive_percentile"]
 
 
+def activations_in_parts(network: Checkpoint, x: np.ndarray) -> Iterator[dict[str, Tensor]]:
+    """Activations of the ANN for some encoded images after others, (images, channels, height, width) each."""
+    ann = ANN.of(network)
+    for part in np.array_split(x, max(1, len(x) // 64)):
+        yield ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy()))
+
+
 def activations_of(network: Checkpoint, x: np.ndarray) -> dict[str, Tensor]:
     """Activations of the ANN for encoded images, (images, channels, height, width) for each population."""
-    ann, parts = ANN.of(network), []
-    for part in np.array_split(x, max(1, len(x) // 64)):
-        parts.append(ann.activations(torch.from_numpy(part.transpose(0, 3, 1, 2).copy())))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    parts = list(activations_in_parts(network, x))
+    return {name: torch.cat([part.pop(name) for part in parts]) for name in list(parts[0])}
+
+
+def positive_activations(network: Checkpoint, x: np.ndarray) -> dict[str, Tensor]:
+    """Those that are not 0 of each spiking population before the output, flat: a part of all, to spare memory."""
+    found: dict[str, list[Tensor]] = {population.name: [] for population in network.spec.spiking[:-1]}
+    for part in activations_in_parts(network, x):
+        for name, values in found.items():
+            values.append(part[name][part[name] > 0])
+    return {name: torch.cat(found.pop(name)) for name in list(found)}
 
 
 def positive_percentile(values: Tensor, percentile: float, name: str) -> Tensor:
@@ -64,7 +78,7 @@ def from_activations(
     """
     if not 0 <= steps <= MOST_STEPS:
         raise UserError(f"the number of steps must be from 0 to {MOST_STEPS}, got {steps}")
-    spec, found = network.spec, activations_of(network, x)
+    spec, found = network.spec, positive_activations(network, x)
     values = {
         population.name: min(
             float(positive_percentile(found[population.name], percentile, population.name)), population.clip or np.inf

@@ -87,7 +87,8 @@ def answer(result: Result) -> str:
     if result.ann is None:
         hits = round((summary["snn_accuracy"] or 0) * known.sum())
         done = f"is right on {hits} of {counted(int(known.sum()), 'image')}" if known.any() else "has answered"
-        return f"{after} {done}. There is no ANN to compare with."
+        why = "There is no ANN to compare with" if result.checkpoint.spiking else "Events are no images for the ANN"
+        return f"{after} {done}. {why}."
     agree = f"gives {summary['agreeing_images']} of {counted(summary['images'], 'image')} the class its ANN gives them"
     if not known.any():
         return f"{after} {agree}. The true classes of these images are not told, or none that it can name."

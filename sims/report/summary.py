@@ -129,8 +129,10 @@ class Result:
             table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
         data, ratio, energy = settings["trained_on"], summary["ac_mac_ratio"], summary["energy_ratio"]
         error = percent(settings["checkpoint_test_error"])
-        without = dict.fromkeys(("agreement", "AC/MAC ratio", "energy"), "")
-        without |= {"ANN accuracy": "no ANN to compare with", "network": settings["network"]}
+        without = {"agreement": "", "ANN accuracy": "events are no images for the ANN"}
+        if self.checkpoint.spiking:
+            without |= dict.fromkeys(("AC/MAC ratio", "energy"), "")
+            without |= {"ANN accuracy": "no ANN to compare with", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
         additions = "unknown"
         if ratio is not None:

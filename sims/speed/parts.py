@@ -60,7 +60,7 @@ class Plan:
     imagenet_steps: tuple[int, int] = setting((500, 2000), "of each network", metavar=("VGG", "RESNET"))
     answer_batches: tuple[int, ...] = setting((1, 16, 64), "images side by side in dense torch, of answers")
     evaluation_images: tuple[int, ...] = setting(
-        (200, 2000, 10000), f"of evaluations, for {min(EVALUATION_STEPS)} steps"
+        (max(200, 2 * CORES), 2000, 10000), f"of evaluations, for {min(EVALUATION_STEPS)} steps"
     )
     calibration: tuple[int, int] = setting((64, 1000), "of SPIKE-NORM", metavar=("IMAGES", "STEPS"))
     repetitions: int = setting(3, "of all but imagenet and the growth of evaluations, which run once")
@@ -85,7 +85,7 @@ class Plan:
             raise UserError(f"{self.before} is no checkout of this project: it has no sims/run_vgg.py")
         if self.before and "answers" not in self.parts:
             raise UserError("another checkout is compared in the part answers, which is not among the parts")
-        if min(self.evaluation_images) < 2 * thread_counts()[-1]:
+        if "evaluation" in self.parts and min(self.evaluation_images) < 2 * thread_counts()[-1]:
             raise UserError(f"evaluations have two images a core or more, got {min(self.evaluation_images)}")
         if "layers" in self.parts and len(set(self.activity)) < 2:
             raise UserError("the part on layers needs two or more activities")

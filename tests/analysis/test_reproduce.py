@@ -1,6 +1,7 @@
 """The command that redoes the study: its list, what it runs, how it goes on."""
 
 import json
+import os
 import shlex
 import sys
 from functools import partial
@@ -31,6 +32,7 @@ def test_the_commands_of_the_study_are_understood(name, command, monkeypatch):
     if hasattr(made, "parse_arguments"):
         assert made.parse_arguments()
     assert command.seconds > 0
+    assert "out" not in words or words[0] == reproduce.EVALUATE  # the others write one file, or into a folder of theirs
     assert not command.makes or command.makes in words or f"{Path(command.makes).parent}" in words
 
 
@@ -68,6 +70,24 @@ def test_a_failed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "first").read_text() == "x"
     assert (tmp_path / "second").read_text() == "xx"
     assert capfd.readouterr().out.count("finished before") == 3
+
+
+def test_what_may_have_changed_is_not_finished(tmp_path, monkeypatch, capfd):
+    """Evaluations know by themselves what is finished; the others are run again for other networks."""
+    places, tried = reproduce.placeholders("", "", str(tmp_path)), []
+    monkeypatch.setattr(reproduce.subprocess, "call", lambda words, env: tried.append(Path(words[1]).name) or 0)
+    runs = ({"run": f"{reproduce.EVALUATE} --out {{out}}", "seconds": 1}, {"run": "sims/benchmark.py", "seconds": 1})
+    wanted = list(reproduce.commands({"about": "", "commands": runs}, None, places))
+    for _ in range(2):
+        reproduce.run(wanted, tmp_path)
+    assert tried == ["evaluate.py", "benchmark.py", "evaluate.py"]
+    (tmp_path / "shipped").mkdir()
+    monkeypatch.setattr(reproduce, "PRETRAINED", tmp_path / "shipped")
+    (tmp_path / "shipped" / "thresholds.json").touch()
+    os.utime(tmp_path / "shipped" / "thresholds.json", (2e9, 2e9))
+    reproduce.run(wanted, tmp_path)
+    assert tried[3:] == ["evaluate.py", "benchmark.py"]
+    assert "newer than what was finished before" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,11 @@ def test_file_that_cannot_be_written_is_told_at_once(tiny, tmp_path, measured):
         ended = run_calibrate(tiny, *QUICK, "--out", tmp_path / out)
         ended.assert_refused("calibrate.py", reason)
     assert files(tmp_path) == {"file": b"kept"}
+    for method in ("spike-norm", "ann-norm", "activations"):
+        before = files(tiny.parent)
+        ended = run_calibrate(tiny, "--data", "cifar10-samples", "--method", method, "--images", 5, "--out", tiny)
+        ended.assert_refused("calibrate.py", f"{tiny} is the network itself; give the conversion another name")
+        assert files(tiny.parent) == before
     assert measured == []
 
 

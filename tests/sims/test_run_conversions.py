@@ -2,11 +2,12 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from commands import files, run
+from commands import Ended, files, run
 
 from netspec.checkpoint import load_checkpoint
 from netspec.conversion import find_conversion, load_conversion, open_conversion
@@ -62,7 +63,8 @@ def test_fast_takes_the_steps_and_the_delay_of_its_conversion(fast, tmp_path):
 
 
 def test_conversions_leave_no_choice_that_would_be_ignored(fast, tmp_path):
-    run_vgg(fast, tmp_path, "--fast", "--thresholds", "ann-norm").assert_refused("run_vgg.py", "--fast is a conversion")
+    for name in ("ann-norm", "spike-norm"):
+        run_vgg(fast, tmp_path, "--fast", "--thresholds", name).assert_refused("run_vgg.py", "--fast is a conversion")
     refused = run_vgg(fast, tmp_path, "--conversion", "slow")
     refused.assert_refused("run_vgg.py", "there is no conversion 'slow' of net; there are fast, or give a file")
     for path in ("output/mine", "./fast", "../fast", "/tmp", "folder/"):
@@ -123,6 +125,12 @@ def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
     nowhere.assert_refused("run_vgg.py", "not nowhere")
 
 
+def answered(ended: Ended, out: Path) -> str:
+    assert ended.status == 0
+    assert len(pd.read_csv(out / "images.csv")) == 2
+    return (out / "report.html").read_text()
+
+
 def test_events_are_shown_in_place_of_images(tiny, tmp_path):
     rng = np.random.default_rng(0)
     place = [rng.integers(0, size, 300) for size in (2, 20, 32, 32, 3)]
@@ -137,6 +145,15 @@ def test_events_are_shown_in_place_of_images(tiny, tmp_path):
     expected = np.stack([on[:, 0] * 20 + on[:, 1], np.ravel_multi_index(tuple(on[:, 2:5].T), (32, 32, 3))], axis=1)
     found = recording.rasters["input_on"]
     assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
+    assert "events are no images for the ANN" in ended.out and "agreement" not in ended.out
+    assert recording.spec.name in ended.out and "error of its ANN" in ended.out  # it has one, all the same
+    table = pd.read_csv(tmp_path / "out" / "images.csv")
+    assert list(table.columns[:2]) == ["image", "true"] and "ann" not in table and (table["true"] == "?").all()
+    assert "Events are no images for the ANN." in (tmp_path / "out" / "report.html").read_text()
+    alone = ("--steps", 20, "--runtime", "numpy", "--raster", "--events", tmp_path / "events.npz")
+    assert "the spiking network has answered" in answered(run_vgg(tiny, tmp_path / "all", *alone), tmp_path / "all")
+    with_images = run_vgg(tiny, tmp_path / "both", *alone, "--data", "cifar10-samples")
+    assert "of 2 images" in answered(with_images, tmp_path / "both")  # as many as the events are of
     (tmp_path / "bad.npz").write_bytes(b"PK")
     np.savez(tmp_path / "lacking.npz", step=events[:, 1])
     np.savez(tmp_path / "real.npz", **dict(zip(names, events.T / 2, strict=True)))
