@@ -72,9 +72,9 @@ class SpikingNetwork:
             raise ValueError(f"synapses must be one of {SYNAPSES}, reset one of {RESETS}")
         if weights is None and not (synapses == "shared" and is_standalone()):
             raise ValueError("weights are needed, except for shared synapses in C++ standalone")
-        weights = None if weights is None else checked_weights(spec, weights)
         if synapses == "explicit":
             check_memory(spec)
+        weights = None if weights is None else checked_weights(spec, weights)
         if is_standalone() and not getattr(get_device(), "takes_run_input", False):
             raise UserError("in C++ standalone a SpikingNetwork is made by StandaloneSimulator(..., prepare=FUNCTION)")
         self.spec, self.synapses, self.reset, self.half, self.batch = spec, synapses, reset, half, batch

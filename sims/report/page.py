@@ -86,9 +86,9 @@ def answer(result: Result) -> str:
         after = f"No spike reached the output in {counted(result.silent, 'image')}: their class is a guess. {after}"
     if result.ann is None:
         hits = round((summary["snn_accuracy"] or 0) * known.sum())
+        why = result.without_ann
         done = f"is right on {hits} of {counted(int(known.sum()), 'image')}" if known.any() else "has answered"
-        why = "There is no ANN to compare with" if result.checkpoint.spiking else "Events are no images for the ANN"
-        return f"{after} {done}. {why}."
+        return f"{after} {done}. {why[0].upper()}{why[1:]}."
     agree = f"gives {summary['agreeing_images']} of {counted(summary['images'], 'image')} the class its ANN gives them"
     if not known.any():
         return f"{after} {agree}. The true classes of these images are not told, or none that it can name."

@@ -83,6 +83,13 @@ class Result:
             return 0
         return int((self.recording.spike_counts(output).sum(axis=(1, 2, 3)) == 0).sum())
 
+    @property
+    def without_ann(self) -> str:
+        """Why there are no classes of an ANN, if there are none."""
+        if self.recording.settings["coding"] == "events" and not self.checkpoint.spiking:
+            return "events are no images for the ANN"
+        return "there is no ANN to compare with"
+
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Accuracies, agreement, spikes per neuron, operations, seconds, memory, versions, settings, as plain data."""
@@ -129,10 +136,9 @@ class Result:
             table = self.table.to_string(index=False) if len(self.table) <= 100 else str(self.table)
         data, ratio, energy = settings["trained_on"], summary["ac_mac_ratio"], summary["energy_ratio"]
         error = percent(settings["checkpoint_test_error"])
-        without = {"agreement": "", "ANN accuracy": "events are no images for the ANN"}
+        without = {"agreement": "", "ANN accuracy": self.without_ann}
         if self.checkpoint.spiking:
-            without |= dict.fromkeys(("AC/MAC ratio", "energy"), "")
-            without |= {"ANN accuracy": "no ANN to compare with", "network": settings["network"]}
+            without |= {"AC/MAC ratio": "", "energy": "", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
         additions = "unknown"
         if ratio is not None:
