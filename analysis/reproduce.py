@@ -24,7 +24,7 @@ from netspec.options import CORES, add_options, make_parser
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path(__file__).with_name("study.toml")
 FINISHED = "finished.json"
-EVALUATE = "sims/evaluate.py"  # knows by itself, by images, networks and thresholds, what is finished
+EVALUATE = "sims/evaluate.py"  # knows by itself what is finished, by images, networks and thresholds
 WHOLE = 10_000  # test images of CIFAR-10
 
 
@@ -91,12 +91,21 @@ def run(wanted: Sequence[Command], out: Path) -> None:
         finished = json.loads(record.read_text()) if record.is_file() else []
     except ValueError as error:
         raise UserError(f"{record} is damaged; without it everything is run again") from error
-    if finished and record.stat().st_mtime < max(file.stat().st_mtime for file in PRETRAINED.iterdir()):
-        print("networks or thresholds are newer than what was finished before")
-        finished = []
+    shipped = max(file.stat().st_mtime for file in PRETRAINED.iterdir() if not file.name.startswith("."))
+    if finished and record.stat().st_mtime < shipped:
+        finished = [command for command in finished if command.startswith("python -m")]
+
+    def done(command: Command) -> bool:
+        """Whether a command was finished, with the networks and thresholds that are shipped now if it reads them."""
+        if command.words[0] == EVALUATE:
+            return False
+        if command.makes and (made := Path(command.makes)).is_file():
+            return command.words[0] == "-m" or made.stat().st_mtime > shipped
+        return str(command) in finished
+
     for number, command in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {command}", flush=True)
-        if str(command) in finished or (command.makes and Path(command.makes).is_file()):
+        if done(command):
             print("finished before", flush=True)
             continue
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -105,8 +114,7 @@ def run(wanted: Sequence[Command], out: Path) -> None:
         status = subprocess.call([sys.executable, *words, *command.words[1:]], env=environment)
         if status:
             raise UserError(f"it ended with status {status}: {command}")
-        if command.words[0] != EVALUATE:
-            finished.append(str(command))
+        finished.append(str(command))
         write_atomically(record, json.dumps(finished, indent=1) + "\n")
 
 

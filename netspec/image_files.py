@@ -168,8 +168,9 @@ def find_images(
         raise UserError(f"there is no folder {root}")
     files = sorted(files_inside(root))
     pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    known = set(classes or ())
     named = {
-        path: name if name in (classes or ()) else IMAGENETTE_CLASSES.get(name, name)
+        path: name if name in known else IMAGENETTE_CLASSES.get(name, name)
         for path in pictures
         if path.parent.parent == root and (name := path.parent.name)
     }

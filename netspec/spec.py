@@ -16,7 +16,7 @@ import numpy as np
 
 from netspec.errors import UserError
 
-__all__ = ["NetSpec", "Population", "Projection", "SpecError"]
+__all__ = ["ENDINGS", "NetSpec", "Population", "Projection", "SpecError"]
 
 POPULATION_KINDS = ("input", "if", "relay", "max")
 EMITTING = ("if", "max")  # kinds of populations that send spikes
@@ -71,8 +71,10 @@ class Population:
             raise SpecError(f"{self.name}: kind {self.kind!r} is none of {POPULATION_KINDS}")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"{self.name}: dropout {self.dropout} is not in [0, 1)")
-        if not 0 <= self.clip < inf or ((self.clip or self.dropout) and self.kind != "if"):
-            raise SpecError(f"{self.name}: {self.clip} is no bound of a ReLU, or there is none")
+        if not 0 <= self.clip < inf:
+            raise SpecError(f"{self.name}: {self.clip} is no bound of a ReLU")
+        if (self.clip or self.dropout) and self.kind != "if":
+            raise SpecError(f"{self.name}: clip and dropout are of ReLUs, and its kind is {self.kind!r}")
 
     @property
     def size(self) -> int:
@@ -189,7 +191,7 @@ class NetSpec:
         if kinds[0] != "input" or "input" in kinds[1:] or kinds[-1] != "if":
             raise SpecError(f"{self.name}: the first population, and no other, is the input; the last one is 'if'")
         joined = {projection.name for projection in self.projections}
-        if taken := {f"{name}{ending}" for name in names for ending in ENDINGS} & (joined | set(names)):
+        if taken := {p.name + ending for p in self.spiking for ending in ENDINGS} & (joined | set(names)):
             raise SpecError(f"{self.name}: {min(taken)} is the name of an object of another population")
         if joined & set(names):
             raise SpecError(f"{self.name}: {min(joined & set(names))} is the name of a population and of a projection")
@@ -224,7 +226,6 @@ class NetSpec:
         ends, strides = (top + bottom, left + right), both(projection.stride)
         along = zip((height, width), projection.reach, ends, strides, strict=True)
         out = tuple((size // projection.pool + more - reach) // stride + 1 for size, reach, more, stride in along)
-
         post, from_channels = self[projection.post].shape, len(projection.channels) or channels
         if post[:2] != out:
             raise SpecError(f"{projection.name}: gives {out[0]}x{out[1]}, but {projection.post} is {post[0]}x{post[1]}")

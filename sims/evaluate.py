@@ -22,7 +22,7 @@ from sims.evaluation.cluster import RETRIES, compute
 from sims.evaluation.error_tables import operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, read_shard, read_shards, shards
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
-from sims.simulation.neuron_models import NeuronModel, conversion_models, name_of
+from sims.simulation.neuron_models import NeuronModel, conversion_models, name_of, with_models
 from sims.simulation.run_input import RunInput
 
 
@@ -78,7 +78,8 @@ def main() -> None:
             raise UserError(f"with a constant current all seeds give the same; {conversion.variant} has no --seeds")
         by = DENSE if options.runtime == DENSE else "brian2"
         setting = Setting.of(checkpoint, everything.provenance, conversion, name_of(choices, models), by)
-        by_setting[setting], model_of[setting] = conversion, models
+        told = with_models(conversion, options.model, models) if options.model else conversion
+        by_setting[setting], model_of[setting] = told, models
     out = writable_folder(options.out)
     cases = [
         Case(setting, seed, options.steps)

@@ -18,10 +18,10 @@ from netspec.ann import ann_predictions
 from netspec.architectures.resnet import DesignConstraints
 from netspec.checkpoint import load_checkpoint
 from netspec.conversion import open_conversion
-from netspec.data import load_images, no_images
+from netspec.data import AnyImages, load_images, no_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
-from netspec.options import Unasked, add_options, command_line, make_parser, number
+from netspec.options import WITHOUT, Unasked, add_options, command_line, make_parser, number
 from sims.brian.runtime import add_runtime_option, choose_runtime, open_simulator
 from sims.report.diagnosis import MOST_IMAGES, Diagnosis
 from sims.report.page import save_page
@@ -62,11 +62,17 @@ def main(
     shown = options.images
     if events is not None and shown is None:
         shown = int(events[:, 0].max(initial=0)) + 1
+    if (shown or 0) * options.steps >= 2**31:
+        raise UserError(f"{shown} presentations of {options.steps} steps are too many for one run")
+
+    def choose(every: AnyImages) -> AnyImages:
+        return every.first(min(shown, len(every)) if options.images is None and shown else shown)
+
     if without_images:
         source, images = None, no_images(shown, shape, network.classes, options.events)
     else:
         source = options.data or bundled[shape]
-        images = load_images(source, shape, network.classes, choose=lambda every: every.first(shown))
+        images = load_images(source, shape, network.classes, choose=choose)
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
@@ -144,7 +150,8 @@ def parse_arguments(
         "--threads", type=number("--threads", least=1), default=1,
         help="of a compiled network of IF neurons, each with its own pixels: faster where layers are large",
     )  # fmt: skip
-    add_options(parser, data=None, images=None, steps=None, seed=0)
+    without = WITHOUT | {name: f"{WITHOUT[name]}, or what --events has" for name in ("data", "images")}
+    add_options(parser, without, data=None, images=None, steps=None, seed=0)
     parser.add_argument(
         "--raster", nargs="*", metavar="POPULATION",
         help="populations whose spikes are kept and drawn; by default four between the first layer and the output",

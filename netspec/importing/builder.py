@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
 from netspec.importing.values import NOWHERE, Choice, Term, Value, Weighted, convolved, simplified, ungrouped
-from netspec.spec import EMITTING, LONGEST_NAME, RESERVED, NetSpec, Population, Projection
+from netspec.spec import EMITTING, ENDINGS, LONGEST_NAME, RESERVED, NetSpec, Population, Projection
 
 __all__ = ["OUTPUT", "Builder", "Step"]
 
@@ -292,8 +292,9 @@ class Builder:
         if not name.isidentifier() or name.startswith(RESERVED):
             name = f"layer_{name}"
         taken, number = {*self.populations, OUTPUT}, 2
+        taken |= {f"{other}{ending}" for other in taken for ending in ENDINGS}
         own = name
-        while own in taken:
+        while taken & {own, *(f"{own}{ending}" for ending in ENDINGS)}:
             own, number = f"{name}_{number}", number + 1
         return own
 

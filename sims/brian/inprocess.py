@@ -13,6 +13,7 @@ from netspec.spec import NetSpec
 from sims.brian.network import DT, SpikingNetwork
 from sims.brian.neurons import errors_in_text
 from sims.simulation.arriving import constant_input
+from sims.simulation.geometry import checked_weights
 from sims.simulation.neuron_models import IF, NeuronModel
 from sims.simulation.recording import Recording
 from sims.simulation.run_input import Progress, RunInput
@@ -44,8 +45,8 @@ class InProcessSimulator:
             missing = f"no C++ compiler found, which Cython needs ({compilers[0]} is missing)"
             raise UserError(f"{missing}; install g++, or choose the runtime numpy")
         prefs.codegen.target = target
-        self.spec, self.weights = spec, weights
         self.snn = SpikingNetwork(spec, weights, synapses, reset, model)
+        self.spec, self.weights = spec, checked_weights(spec, weights)
 
     def run(self, run_input: RunInput, progress: Progress | None = None) -> Recording:
         """Present the images one after another and give back what was recorded.

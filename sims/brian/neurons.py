@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 from brian2 import DimensionMismatchError, Equations, Hz, NeuronGroup, PoissonGroup
@@ -82,8 +83,9 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
         )
     except ValueError as error:  # of flags that equations cannot have
         raise UserError(f"neuron model {model.name}: {error}") from error
-    known = DEFAULT_FUNCTIONS | {name: value for name, value in model.namespace.items() if callable(value)}
-    if not is_boolean_expression(model.threshold.strip(), known | dict(group.variables)):
+    functions = DEFAULT_FUNCTIONS | {name: value for name, value in model.namespace.items() if callable(value)}
+    told = {name: SimpleNamespace(is_boolean=False, _returns_bool=gives_bool(f)) for name, f in functions.items()}
+    if not is_boolean_expression(model.threshold.strip(), told | dict(group.variables)):
         raise UserError(f"neuron model {model.name}: its threshold must be a condition, got {model.threshold}")
     pixels = population.size // population.shape[-1] if marks else 0
     NeuronStep(group, model, reset, pixels, when=f"fire_{name}", batch=batch)
@@ -92,6 +94,11 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
         for parameter, value in model.parameters.items():
             setattr(group, parameter, value)
     return group
+
+
+def gives_bool(function: object) -> bool:
+    """Whether a function of Brian2 gives a condition; ``check_units(result=bool)`` tells so by the unit alone."""
+    return getattr(function, "_returns_bool", False) or getattr(function, "_return_unit", None) is bool
 
 
 def relays(population: Population, batch: int = 1) -> NeuronGroup:

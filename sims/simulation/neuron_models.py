@@ -43,6 +43,16 @@ def as_data(value: Any) -> Any:
     return None
 
 
+def with_unit(value: Any) -> bool:
+    """Whether it is a Brian2 quantity, which a parameter is not: its number would be one of volts, or of seconds."""
+    return str(getattr(value, "dim", 1)) != "1"
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python; everything else as it is."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
 def without_comments(text: str) -> str:
     return re.sub(r"#.*", "", text)
 
@@ -88,7 +98,7 @@ class NeuronModel:
             if name in OWN_VARIABLES:
                 raise UserError(f"neuron model {self.name}: {name} is a variable that every neuron has already")
         for name, value in (*self.parameters.items(), *self.initial.items()):
-            number = not isinstance(value, str) and math.isfinite(value)
+            number = not isinstance(value, str) and math.isfinite(value) and not with_unit(value)
             if not number and (value != "v" or name in self.parameters):
                 raise UserError(f"neuron model {self.name}: {name} must be a finite number, got {value}")
         for name in written:
@@ -98,7 +108,7 @@ class NeuronModel:
                     "its own, such as a : 1, and v >= v_th + a"
                 )
         for name in ("parameters", "initial"):
-            given = {key: value if value == "v" else float(value) for key, value in getattr(self, name).items()}
+            given = {key: plain(value) for key, value in getattr(self, name).items()}
             object.__setattr__(self, name, given)
         if "refractory" in self.equations:
             raise UserError(f"neuron model {self.name}: write refractoriness into its update (as the model refractory)")
@@ -216,7 +226,9 @@ def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spe
     if choices:
         return choose_models(choices, spec)
     if conversion.model not in MODELS:
-        raise UserError(f"the conversion is for neurons of the model {conversion.model}, which --model must give")
+        raise UserError(
+            f"the conversion has its neuron model {conversion.model} by name alone; a run is given it by --model"
+        )
     models = choose_models([conversion.model], spec)
     for population, told in conversion.models.items():
         shipped = MODELS.get(told["name"])

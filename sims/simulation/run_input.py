@@ -250,7 +250,6 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     given = np.asarray(() if events is None else events)
     if given.ndim != 2 or given.shape[1] != 6 or not np.issubdtype(given.dtype, np.integer):
         raise UserError("events are rows of six integers: presentation, step, y, x, channel, sign")
-    given = given.astype(np.int64)
     for name, column, least, most in zip(
         EVENT_COLUMNS,
         given.T,
@@ -264,7 +263,7 @@ def checked_events(events: Any, spec: NetSpec, presentations: int, steps: int) -
     if not sign.all():
         raise UserError("events: the sign must be 1 or -1")
     table = np.empty((len(given), 3), dtype=np.int32)
-    table[:, 0] = presentation * steps + step
+    table[:, 0] = presentation.astype(np.int64) * steps + step
     table[:, 1] = np.ravel_multi_index(place, spec.input.shape)
     table[:, 2] = sign
     table = table[np.lexsort(table.T[::-1])]

@@ -72,22 +72,32 @@ def test_a_failed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out.count("finished before") == 3
 
 
-def test_what_may_have_changed_is_not_finished(tmp_path, monkeypatch, capfd):
+def test_what_may_have_changed_is_not_finished(tmp_path, monkeypatch):
     """Evaluations know by themselves what is finished; the others are run again for other networks."""
     places, tried = reproduce.placeholders("", "", str(tmp_path)), []
     monkeypatch.setattr(reproduce.subprocess, "call", lambda words, env: tried.append(Path(words[1]).name) or 0)
-    runs = ({"run": f"{reproduce.EVALUATE} --out {{out}}", "seconds": 1}, {"run": "sims/benchmark.py", "seconds": 1})
+    names = (f"{reproduce.EVALUATE} --out {{out}}", "sims/benchmark.py", "analysis/ingredients.py")
+    runs = [{"run": name, "seconds": 1} for name in names]
     wanted = list(reproduce.commands({"about": "", "commands": runs}, None, places))
     for _ in range(2):
         reproduce.run(wanted, tmp_path)
-    assert tried == ["evaluate.py", "benchmark.py", "evaluate.py"]
+    assert tried == ["evaluate.py", "benchmark.py", "ingredients.py", "evaluate.py"]
     (tmp_path / "shipped").mkdir()
     monkeypatch.setattr(reproduce, "PRETRAINED", tmp_path / "shipped")
     (tmp_path / "shipped" / "thresholds.json").touch()
     os.utime(tmp_path / "shipped" / "thresholds.json", (2e9, 2e9))
     reproduce.run(wanted, tmp_path)
-    assert tried[3:] == ["evaluate.py", "benchmark.py"]
-    assert "newer than what was finished before" in capfd.readouterr().out
+    assert tried[4:] == ["evaluate.py", "benchmark.py", "ingredients.py"]
+    train = {"run": "-m netspec.train vgg16", "seconds": 1}
+    make = {"run": "sims/calibrate.py --out {out}/t.json", "makes": "{out}/t.json", "seconds": 1}
+    wanted, tried[:] = list(reproduce.commands({"about": "", "commands": (train, make)}, None, places)), []
+    (tmp_path / "t.json").touch()
+    for _ in range(2):
+        reproduce.run(wanted, tmp_path)
+    assert tried == ["-m", "calibrate.py", "calibrate.py"]  # what was trained does not come from shipped networks
+    os.utime(tmp_path / "t.json", (3e9, 3e9))
+    reproduce.run(wanted, tmp_path)
+    assert len(tried) == 3
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_numbers_of_numpy_are_numbers():
         ({"dropout": -0.1}, "hidden: dropout -0.1 is not in [0, 1)"),
         ({"dropout": 1.0}, "hidden: dropout 1.0 is not in [0, 1)"),
         ({"dropout": float("nan")}, "hidden: dropout nan is not in [0, 1)"),
-        ({"dropout": 0.5, "kind": "relay"}, "hidden: 0.0 is no bound of a ReLU, or there is none"),
-        ({"clip": -1.0}, "hidden: -1.0 is no bound of a ReLU, or there is none"),
+        ({"dropout": 0.5, "kind": "relay"}, "hidden: clip and dropout are of ReLUs, and its kind is 'relay'"),
+        ({"clip": -1.0}, "hidden: -1.0 is no bound of a ReLU"),
     ],
 )
 def test_population_says_what_does_not_fit(change, message):

@@ -315,6 +315,20 @@ def test_images_without_classes_are_refused(run_evaluate, tiny, tmp_path):
     ended.assert_refused("evaluate.py", reason)
 
 
+def test_models_are_those_of_the_command_and_not_of_a_conversion(run_evaluate, tiny, tmp_path):
+    network = load_checkpoint(tiny)
+    thresholds = load_thresholds(find_thresholds(tiny, "spike-norm"), network)
+    lif = {"conv1_1": {"name": "lif", "parameters": {"decay": 0.5}}}
+    replace(Conversion.of(thresholds), models=lif).save(tmp_path / "lif.safetensors")
+    found = {}
+    for conversion, model in ((tmp_path / "lif.safetensors", "if"), ("spike-norm", "if"), ("spike-norm", "leaky")):
+        out = tmp_path / f"{len(found)}"
+        assert run_evaluate(out, "--runtime", "torch", "--conversion", conversion, "--model", model).status == 0
+        found[conversion, model] = pd.read_csv(out / ERRORS)["snn_error"].tolist()
+    own, usual, leaky = found.values()
+    assert own == usual != leaky
+
+
 def test_what_torch_does_not_know_is_refused_once(run_evaluate, tmp_path, computed):
     (tmp_path / "heavy.toml").write_text('update = "v *= 0.5"')
     ended = run_evaluate(tmp_path / "out", "--runtime", "torch", "--model", tmp_path / "heavy.toml")

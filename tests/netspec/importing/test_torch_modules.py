@@ -1,5 +1,6 @@
 """Networks as people write them in torch give the outputs of the module itself, and its classes in spikes."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_other_spellings(name):
     )
     scale = expected.abs().amax(0)
     assert float(((found - expected).abs() / scale).max()) < 1e-3  # of each class, however large another one is
+
+
+def test_layers_may_be_called_as_objects_of_others_are_in_brian2():
+    layers = {"conv": nn.Conv2d(3, 4, 3), "r1": nn.ReLU(), "conv_step": nn.Conv2d(4, 4, 3), "r2": nn.ReLU()}
+    layers |= {"flat": nn.Flatten(), "fc": nn.Linear(4 * 12 * 12, 5)}
+    net = from_torch(nn.Sequential(OrderedDict(layers)).eval(), (3, 16, 16))
+    names = [population.name for population in net.spec.spiking]
+    assert names[0] == "conv" and len(set(names)) == 3 and "conv_step" not in names
 
 
 def test_the_user_s_module_stays_as_it_was():

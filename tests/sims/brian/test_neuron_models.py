@@ -328,6 +328,21 @@ def test_what_the_run_sets_is_not_changed_by_text(text, name):
     NeuronModel("right", update="v *= int(v_th == 1) + int(I >= 0)  # v_th = 2")
 
 
+def test_a_condition_may_be_a_function_of_one_s_own():
+    fires = Function(lambda v, v_th: v >= v_th, arg_units=[1, 1], return_unit=bool)
+    fires.implementations.add_implementation("numpy", fires.pyfunc)
+    spec, weights, run_input = case("sprout")
+    model = NeuronModel("own", threshold="fires(v, v_th)", namespace={"fires": fires})
+    found = open_simulator(spec, weights, "numpy", model=model).run(run_input)
+    assert_same(found, ReferenceSimulator(spec, weights).run(run_input))
+
+
+@pytest.mark.parametrize("name", ["parameters", "initial"])
+def test_numbers_of_a_model_have_no_unit(name):
+    with pytest.raises(UserError, match=r"neuron model wrong: a must be a finite number, got 2\.? mV"):
+        NeuronModel("wrong", "v : 1\na : 1", **{name: {"a": 2 * mV}})
+
+
 @pytest.mark.parametrize("runtime", ["numpy", "standalone"])
 def test_numbers_of_a_model_may_be_numpy_s(runtime):
     spec, weights, run_input = case("sprout")
