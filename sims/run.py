@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from netspec.ann import ann_predictions
 from netspec.architectures.resnet import DesignConstraints
-from netspec.checkpoint import load_checkpoint
+from netspec.checkpoint import Checkpoint, load_checkpoint
 from netspec.conversion import open_conversion
-from netspec.data import AnyImages, load_images, no_images
+from netspec.data import AnyImages, ImageSet, load_images, no_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder
 from netspec.options import WITHOUT, Unasked, add_options, command_line, make_parser, number
@@ -51,28 +52,8 @@ def main(
     models = conversion_models(options.model, converted, network.spec)
     if options.model:
         converted = with_models(converted, options.model, models)
-    shape = network.spec.input.shape
     events = load_events(options.events) if options.events else None
-    bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}
-    without_images = events is not None and not options.data
-    if network.spiking and not (options.data or options.events):
-        raise UserError(f"{network.spec.name} was brought in as a spiking network: give --events, or images by --data")
-    if not (without_images or options.data or shape in bundled):
-        raise UserError(f"{network.spec.name} sees images of shape {shape}, and none such are bundled; give --data")
-    shown = options.images
-    if events is not None and shown is None:
-        shown = int(events[:, 0].max(initial=0)) + 1
-    if (shown or 0) * options.steps >= 2**31:
-        raise UserError(f"{shown} presentations of {options.steps} steps are too many for one run")
-
-    def choose(every: AnyImages) -> AnyImages:
-        return every.first(min(shown, len(every)) if options.images is None and shown else shown)
-
-    if without_images:
-        source, images = None, no_images(shown, shape, network.classes, options.events)
-    else:
-        source = options.data or bundled[shape]
-        images = load_images(source, shape, network.classes, choose=choose)
+    source, images = shown(options, network, events)
     rasters = rasters_of(network.spec, converted) if options.raster is None else options.raster
     for name in set(rasters) - set(INPUT_GROUPS):
         network.spec[name]  # complains of an unknown name
@@ -89,7 +70,7 @@ def main(
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     if not options.quiet:
         print(f"{now}: {converted.variant}, by {runtime}", flush=True)
-    ann = None if network.spiking or without_images else ann_predictions(network, images.images)
+    ann = None if network.spiking or source is None else ann_predictions(network, images.images)
     seconds["ann"] = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -118,10 +99,35 @@ def main(
         diagnosis = Diagnosis.of(network, converted, recording, images.images, ann)
     result = Result(network, converted, images, recording, ann, how, seconds, diagnosis)
     print(result.text())
-    files, photos = result.save(out), not (options.no_photos or without_images)
+    files, photos = result.save(out), not (options.no_photos or source is None)
     pictures = save_pictures(result, rasters, out, photos, options.pdf)
     files = [save_page(result, pictures, out, photos), *files, *pictures]
     print("\nwritten: " + " ".join(os.path.relpath(file) for file in files))
+
+
+def shown(options: argparse.Namespace, network: Checkpoint, events: np.ndarray | None) -> tuple[str | None, ImageSet]:
+    """Where images come from, and the images: black ones, from nowhere, where events are shown in their place."""
+    shape, name = network.spec.input.shape, network.spec.name
+    bundled = {(32, 32, 3): "cifar10-samples", (224, 224, 3): "imagenet-samples"}
+    wanted = options.images
+    if events is not None and wanted is None:
+        wanted = int(events[:, 0].max(initial=0)) + 1
+        if wanted * options.steps >= 2**31:
+            raise UserError(
+                f"{options.events}: {wanted} presentations of {options.steps} steps are too many for one run"
+            )
+    if events is not None and not options.data:
+        return None, no_images(wanted, shape, network.classes, options.events)
+    if network.spiking and not options.data:
+        raise UserError(f"{name} was brought in as a spiking network: give --events, or images by --data")
+    if not options.data and shape not in bundled:
+        raise UserError(f"{name} sees images of shape {shape}, and none such are bundled; give --data")
+
+    def choose(every: AnyImages) -> AnyImages:
+        return every.first(wanted if wanted == options.images else min(wanted, len(every)))
+
+    source = options.data or bundled[shape]
+    return source, load_images(source, shape, network.classes, choose=choose)
 
 
 def parse_arguments(
