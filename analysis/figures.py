@@ -18,6 +18,7 @@ from matplotlib.ticker import StrMethodFormatter
 from analysis.coding import accumulated_spikes, expected_error, input_coding, plot_sampling_error, sampling_error
 from analysis.results import (
     PAPER,
+    PAPER_STEPS,
     RESULTS,
     MissingTableError,
     choose,
@@ -261,7 +262,8 @@ def convergence_by_network(errors: TABLES) -> Figure:
             label = describe(name).split(", ")[0]
             panels.setdefault(data, []).append(([label], rows))
             for paper in PAPER:
-                if (paper.network, paper.thresholds) == (name, variant) and paper.data in describe(name).split(", "):
+                own = (paper.network, paper.thresholds) == (name, variant) and paper.data in describe(name).split(", ")
+                if own and rows["steps"].max() == PAPER_STEPS:
                     marks[data][label] = paper.snn / 100
     if not panels:
         raise MissingTableError("no errors of a network with the paper's thresholds; make them with sims/evaluate.py")

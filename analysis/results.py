@@ -99,7 +99,12 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     if not names:
         raise MissingTableError(f"there is no table {folder / f'*-{kind}.csv'}; make one with sims/evaluate.py")
     digests = dict.fromkeys(("checkpoint", "seed", "thresholds"), str)  # some look like numbers
-    tables = {name: pd.read_csv(path, dtype=digests) for name, path in names.items()}
+    tables = {}
+    for name, path in names.items():
+        try:
+            tables[name] = pd.read_csv(path, dtype=digests)
+        except ValueError as error:
+            raise UserError(f"{path} is no table of sims/evaluate.py ({error})") from error
     for name, table in tables.items():
         if missing := {*SETTING, "seed"} - {*table, *LATER}:
             raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")

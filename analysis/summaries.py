@@ -145,7 +145,7 @@ def operations_summary(operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                         "the paper, by layers": PAPER_RATIOS.get(name.split("-")[0], "") if published else "",
                         "ANN energy": f"{1e6 * ann:.0f} µJ",
                         "SNN energy": f"{1e6 * snn:.0f} µJ",
-                        "SNN/ANN": f"{snn / ann:.1f}",
+                        "SNN/ANN": f"{snn / ann:.1f}" if ann else "",
                         "input's AC": f"{row['ac_input_per_image'] / 1e6:.0f} M",
                         "SNN/ANN, input too": _with_input(name, row),
                     }
@@ -168,7 +168,7 @@ def _with_input(name: str, row: pd.Series) -> str:
         snn += JOULES_PER_MAC * first + JOULES_PER_AC * additions
     else:
         snn += JOULES_PER_AC * row["ac_input_per_image"]
-    return f"{snn / ann:.2f}"
+    return f"{snn / ann:.2f}" if ann else ""
 
 
 def _shipped(name: str, row: pd.Series) -> NetSpec | None:

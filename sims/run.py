@@ -59,14 +59,14 @@ def main(
         network.spec[name]  # complains of an unknown name
     out = writable_folder(options.out)
     now = f"{network.spec.name}, {len(images)} images, {options.steps} steps, seed {options.seed}"
-    if said := earlier_run(out, now):
-        print(said, file=sys.stderr)
 
     x = network.encode(images.images)
     told = {} if events is None else {"coding": "events", "events": events}
     noted = {"rasters": rasters, "raster_presentations": options.raster_images}
     given = RunInput.of(x, converted, options.steps, options.seed, **noted, **told)
     given.checked(network.spec)  # complains at once
+    if said := earlier_run(out, now, images=images.source, coding=given.coding, reset=converted.reset):
+        print(said, file=sys.stderr)
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     if not options.quiet:
         print(f"{now}: {converted.variant}, by {runtime}", flush=True)

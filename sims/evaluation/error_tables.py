@@ -70,7 +70,7 @@ def operations_table(cases: Sequence[tuple[Case, pd.DataFrame]], spec: NetSpec) 
     for case, table in cases:
         row = case.setting.columns() | {"images": len(table), "steps": case.steps, "seed": case.seed}
         row |= {"ac_per_image": table["ac"].mean(), "ac_input_per_image": table["ac_input"].mean()}
-        row |= {"mac_per_image": macs, "ac_mac_ratio": table["ac"].mean() / macs}
+        row |= {"mac_per_image": macs, "ac_mac_ratio": table["ac"].mean() / macs if macs else np.nan}
         if case.setting.coding == "current":
             row["mac_current_per_image"], row["ac_current_per_image"] = constant_operations(spec, case.steps)
         for population in (spec.input, *spec.emitting):
@@ -86,7 +86,7 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """A table after the rows that a file has of other settings, steps or seeds, or of another network of the same name.
 
     Rows of the same setting go if their seeds are those of the table, and so are their steps; or if their seeds are
-    some of those of the table, and they end no later.
+    some of those of the table, and they end no later; of operations, if they are of the same steps.
 
     Raises
     ------
@@ -101,11 +101,14 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
                     rows.insert(list(rows).index("reset") + after, name, value)
         damaged = [name for name in (*KEYS, "seed") if earlier[name].isna().any()]
         damaged += [
-            str(name) for name in table.select_dtypes("number") if name in earlier and earlier[name].dtype == object
+            str(name)
+            for name in table.select_dtypes("number")
+            if name in earlier and not pd.api.types.is_numeric_dtype(earlier[name])
         ]
         if damaged:
             raise ValueError(f"damaged: {' '.join(damaged)}")
         new = {name: (set(rows["seed"].iloc[0].split()), set(rows["steps"])) for name, rows in table.groupby(KEYS)}
+        curves = "ac_per_image" not in table  # operations are those of the last step alone
         ends = earlier.groupby([*KEYS, "seed"])["steps"].transform("max")
 
         def replaced(row: pd.Series) -> bool:
@@ -113,7 +116,9 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
             earlier_seeds = set(row["seed"].split())
             if earlier_seeds == seeds:
                 return row["steps"] in shown
-            return earlier_seeds < seeds and row["end"] <= max(shown)
+            if curves and earlier_seeds < seeds:
+                return row["end"] <= max(shown)
+            return earlier_seeds < seeds and row["steps"] in shown
 
         kept = earlier[[not replaced(row) for _, row in earlier.assign(end=ends).iterrows()]]
     except FileNotFoundError:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sims.report.plots import interval_histogram
 from sims.report.style import COLOURS, INK, MUTED
-from sims.simulation.metrics import spike_intervals
+from sims.simulation.metrics import raster_of, spike_intervals
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import group_shape
 
@@ -51,9 +51,7 @@ class Explorer:
     def __init__(self, figure: Figure, recording: Recording, population: str, presentation: int = 0) -> None:
         self.figure, self.recording, self.population, self.presentation = figure, recording, population, presentation
         self.shape = group_shape(recording.spec, population)
-        step, neuron = recording.rasters[population].T
-        chosen = step // recording.steps == presentation
-        self.step, self.index = step[chosen] % recording.steps, neuron[chosen]
+        self.step, self.index = raster_of(recording, population, presentation)
         self.rates = recording.spike_counts(population)[presentation] / recording.steps
         axes = figure.subplot_mosaic([["raster", "map"], ["raster", "intervals"]], width_ratios=(2.4, 1))
         self.raster, self.map, self.intervals = axes["raster"], axes["map"], axes["intervals"]

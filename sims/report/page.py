@@ -68,6 +68,7 @@ def save_page(result: Result, pictures: Sequence[Path], out: Path, photos: bool 
         operations_note=operations_note(result),
         diagnosed=result.diagnosis is not None,
         compared=result.ann is not None,
+        has_ann=not result.checkpoint.spiking,
         most_images=MOST_IMAGES,
         how=list(flat(summary["settings"])),
         versions=summary["versions"],
@@ -99,7 +100,8 @@ def answer(result: Result) -> str:
 
 def headline(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Number, what it is, and a remark, of each of the large figures on top; what is unknown is left out."""
-    few = f"one image is {100 / summary['images']:.3g} points" if summary["images"] < 1000 else ""
+    known = summary["images_of_known_class"]
+    few = f"one image is {100 / known:.3g} points" if 0 < known < 1000 else ""
     for who in ("snn", "ann"):
         if summary[f"{who}_accuracy"] is not None:
             yield percent(summary[f"{who}_accuracy"]), f"accuracy of the {who.upper()}", few if who == "snn" else ""
@@ -169,10 +171,13 @@ def layer_rows(result: Result) -> Iterator[dict[str, Any]]:
 
 def operations_note(result: Result) -> str:
     """What the counted operations leave out."""
+    spec, note = result.recording.spec, ""
+    if any(population.kind == "relay" for population in spec.populations):
+        note = "What relays pass on are graded values, which are no spikes: their operations are not counted. "
     if result.recording.settings.get("coding") != "current":
-        return ""
+        return note
     macs, additions = constant_operations(result.recording.spec, result.recording.steps)
-    return (
+    return note + (
         "The input is a constant current and has no spikes: what the first layer gets of it costs an image "
         f"{prefixed(macs)} multiplications once, and {prefixed(additions)} additions over all steps."
     )

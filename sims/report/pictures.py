@@ -51,7 +51,7 @@ def draw(result: Result, names: Sequence[str], photos: bool) -> Figure:
         presentations=range(min(result.recording.settings["raster_presentations"], len(images))),
         images=images.images if photos else None,
         labels=images.labels if (images.labels >= 0).all() else None,
-        classes=images.classes,
+        classes=[name.replace("$", r"\$") for name in images.classes],  # no mathematics
     )
     assert isinstance(drawn, Figure)
     return drawn
@@ -69,7 +69,7 @@ def accuracy(result: Result) -> Figure:
         assert result.ann is not None
         curve, level, quantity = agreement(recording, result.ann, steps), None, "agreement with the ANN"
     plots.convergence(ax, steps, {"SNN": curve}, level, quantity=quantity)
-    ax.set_title(f"{result.checkpoint.spec.name}, {counted(len(labels), 'image')}")
+    ax.set_title(f"{result.checkpoint.spec.name}, {counted(len(labels), 'image')}".replace("$", r"\$"))
     return figure
 
 

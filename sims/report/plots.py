@@ -80,7 +80,8 @@ def convergence(
         own = steps[name] if isinstance(steps, Mapping) else steps
         runs = np.atleast_2d(values)
         mean, sd = runs.mean(axis=0), runs.std(axis=0)
-        (line,) = ax.plot(own, mean, label=name, marker=markers[number % len(markers)], clip_on=marker is None)
+        shape = markers[number % len(markers)] or ("o" if mean.size == 1 else None)  # of one point there is no line
+        (line,) = ax.plot(own, mean, label=name, marker=shape, clip_on=marker is None)
         colours[name] = line.get_color()
         if len(runs) > 1:
             ax.fill_between(own, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -126,7 +127,7 @@ def _decades(ax: Axes) -> None:
     roomy = points > TICK_WIDTH * np.log10(last / first) / np.log10(2)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=99))
     ax.xaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -155,6 +156,7 @@ def output_race(
     """
     counts = np.pad(recording.output_counts[presentation].astype(np.int64), ((1, 0), (0, 0)))  # from step 0 on
     predicted = int(recording.predictions()[presentation])
+    label = None if label is not None and label < 0 else label  # not known
     order = sorted(range(counts.shape[1]), key=lambda i: (i != predicted, -counts[-1, i]))
     leading = [i for i in order[:MOST_LINES] if counts[-1, i] > 0]
     named = leading + [i for i in order if i not in leading and i in (predicted, label)]

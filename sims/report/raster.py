@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from sims.report.style import COLOURS, INK, MUTED, PREDICTED, RIGHT, WRONG, as_rgb
+from sims.simulation.metrics import check_labels
 from sims.simulation.recording import Recording
 from sims.simulation.wiring import INPUT_GROUPS, counted_groups
 
@@ -85,6 +86,8 @@ def raster(
     names = _recorded_names(recording) if names is None else list(names)
     shown = np.arange(recording.recorded_presentations(names)) if presentations is None else np.asarray(presentations)
     _check_recorded(recording, names, shown)
+    if labels is not None:
+        check_labels(recording, np.asarray(labels))
     stage = _Stage(
         recording,
         shown,

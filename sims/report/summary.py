@@ -100,6 +100,7 @@ class Result:
         joules = whole_energy(recording)
         return {
             "images": len(labels),
+            "images_of_known_class": int(known.sum()),
             "ann_accuracy": float((ann == labels)[known].mean()) if known.any() and ann is not None else None,
             "snn_accuracy": float((snn == labels)[known].mean()) if known.any() else None,
             "agreement": None if ann is None else float((ann == snn).mean()),
@@ -107,8 +108,8 @@ class Result:
             "silent_images": self.silent,
             "spikes_per_neuron": recording.spikes_per_neuron(),
             **({} if self.diagnosis is None else {"diagnosis": asdict(self.diagnosis)}),
-            **{name: ratio if np.isfinite(ratio) else None for name, ratio in ratios.items()},
-            "energy_ratio": joules.snn / joules.ann if joules.ann else None,
+            **{k: ratio if np.isfinite(ratio) and not checkpoint.spiking else None for k, ratio in ratios.items()},
+            "energy_ratio": joules.snn / joules.ann if joules.ann and not checkpoint.spiking else None,
             "synaptic_operations": {
                 p.name: int(recording.synaptic_operations(p).sum()) for p in checkpoint.spec.projections
             },
@@ -140,13 +141,16 @@ class Result:
         if self.checkpoint.spiking:
             without |= {"AC/MAC ratio": "", "energy": "", "network": settings["network"]}
         trained = (f"trained on {data}, " if data else "") + f"error of its ANN on the whole test set {error}"
+        known, of_known = summary["images_of_known_class"], f"{summary['images']} images"
+        if 0 < known < summary["images"]:
+            of_known = f"{known} images of known class"
         additions = "unknown"
         if ratio is not None:
             layers = summary["ac_mac_by_layers"]
             additions = f"{ratio:.3f} by all events after IF neurons, {layers:.3f} by layers, as the paper has it"
         lines = {
             "network": f"{settings['network']}, {trained}",
-            "ANN accuracy": f"{percent(summary['ann_accuracy'])} of {summary['images']} images",
+            "ANN accuracy": f"{percent(summary['ann_accuracy'])} of {of_known}",
             "SNN accuracy": f"{percent(summary['snn_accuracy'])} after {settings['steps']} steps",
             "agreement": f"{summary['agreeing_images']} of {summary['images']} images",
             "spikes/neuron": " ".join(f"{name} {rate:.1f}" for name, rate in summary["spikes_per_neuron"].items()),
@@ -177,12 +181,17 @@ class Result:
         return files
 
 
-def earlier_run(out: Path, now: str) -> str:
-    """What to say if a folder holds the results of another run than this one, which is told as below; or nothing."""
+def earlier_run(out: Path, now: str, **settings: Any) -> str:
+    """What to say if a folder holds the results of another run than this one, which is told as below; or nothing.
+
+    ``settings`` are some that the summary has, which are to be the same.
+    """
     try:
         summary = json.loads((out / "summary.json").read_bytes())
-        settings = summary["settings"]
-        found = f"{settings['network']}, {summary['images']} images, {settings['steps']} steps, seed {settings['seed']}"
+        before = summary["settings"]
+        found = f"{before['network']}, {summary['images']} images, {before['steps']} steps, seed {before['seed']}"
+        if other := [f"{name} {before[name]}" for name, value in settings.items() if before[name] != value]:
+            found += f", {', '.join(other)}"
     except FileNotFoundError:
         found = now
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -17,6 +17,7 @@ __all__ = [
     "ac_operations",
     "agreement",
     "ann_macs",
+    "check_labels",
     "constant_operations",
     "driven_by_spikes",
     "energy",
@@ -24,6 +25,7 @@ __all__ = [
     "layerwise_ac_mac_ratio",
     "layerwise_ratio_of_means",
     "pearson",
+    "raster_of",
     "rate_correlation",
     "spike_intervals",
     "whole_energy",
@@ -67,9 +69,14 @@ def error(recording: Recording, labels: ArrayLike, steps: ArrayLike | None = Non
     label, chosen = np.asarray(labels), _steps(recording, steps)
     if label.shape != (recording.presentations,):
         raise ValueError(f"{recording.presentations} presentations need as many labels, got an array of {label.shape}")
-    if not 0 <= label.min(initial=0) <= label.max(initial=0) < recording.spec.output.size:
-        raise ValueError(f"labels are from 0 to {recording.spec.output.size - 1}, got {label.min()} to {label.max()}")
+    check_labels(recording, label)
     return np.array([np.mean(_rank(recording, label, step) >= top) for step in chosen])
+
+
+def check_labels(recording: Recording, labels: np.ndarray) -> None:
+    """Raise ValueError unless all are classes of the network; -1, of images of unknown class, is none."""
+    if not 0 <= labels.min(initial=0) <= labels.max(initial=0) < recording.spec.output.size:
+        raise ValueError(f"labels are from 0 to {recording.spec.output.size - 1}, got {labels.min()} to {labels.max()}")
 
 
 def agreement(recording: Recording, ann_predictions: ArrayLike, steps: ArrayLike | None = None) -> np.ndarray:
@@ -177,14 +184,15 @@ def energy(recording: Recording, projections: Sequence[Projection] | None = None
 
 
 def whole_energy(recording: Recording) -> Energy:
-    """:func:`energy` over all projections, the input's included: its spikes, or what a constant current costs."""
+    """:func:`energy` with the input's: of its spikes, or what a constant current costs; relays are in neither."""
     spec = recording.spec
+    driven = driven_by_spikes(spec)
     if recording.settings.get("coding") != "current":
-        return energy(recording, spec.projections)
-    snn = energy(recording, driven_by_spikes(spec)).snn
+        return energy(recording, (*spec.outgoing(spec.input.name), *driven))
     macs, acs = constant_operations(spec, recording.steps)
+    ann, snn = energy(recording, driven)
     first = JOULES_PER_MAC * macs
-    return Energy(JOULES_PER_MAC * ann_macs(spec), snn + first + JOULES_PER_AC * acs)
+    return Energy(ann + first, snn + first + JOULES_PER_AC * acs)
 
 
 def rate_correlation(
@@ -234,6 +242,16 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
+def raster_of(recording: Recording, name: str, presentation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Step and neuron of each spike in one presentation; raises ValueError if it was not recorded."""
+    recorded = recording.recorded_presentations([name])
+    if not 0 <= presentation < recorded:
+        raise ValueError(f"rasters of {name} are of presentations 0 to {recorded - 1}, asked for was {presentation}")
+    step, neuron = recording.rasters[name].T
+    chosen = step // recording.steps == presentation
+    return step[chosen] % recording.steps, neuron[chosen]
+
+
 def spike_intervals(recording: Recording, name: str, presentation: int, neuron: int | None = None) -> np.ndarray:
     """Steps from each spike of a neuron to its next, within one presentation.
 
@@ -250,9 +268,14 @@ def spike_intervals(recording: Recording, name: str, presentation: int, neuron: 
     -------
     numpy.ndarray
         int64, by neuron, then in order of time.
+
+    Raises
+    ------
+    ValueError
+        If no raster of that presentation was recorded.
     """
-    step, index = recording.rasters[name].T
-    chosen = step // recording.steps == presentation
+    step, index = raster_of(recording, name, presentation)
+    chosen = np.ones(len(step), dtype=bool)
     if neuron is not None:
         chosen &= index == neuron
     step, index = step[chosen].astype(np.int64), index[chosen]

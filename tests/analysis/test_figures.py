@@ -76,6 +76,11 @@ def test_convergence_has_a_panel_for_each_data_set(tables):
     assert title(cifar) == "CIFAR-10, 1,000 images"
 
 
+def test_the_papers_end_is_after_its_steps(tables):
+    errors = {name: table[table["steps"] <= 500] for name, table in results.load("errors", tables).items()}
+    assert "the paper's end" not in legend(figures.convergence_by_network(errors).axes[0])
+
+
 def test_several_seeds_have_a_band(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds="0 1 2"))
     (ax,) = figures.convergence_by_network(errors).axes

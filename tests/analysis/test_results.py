@@ -152,6 +152,13 @@ def test_tables_of_an_earlier_version_are_refused(tables, column):
         results.load("errors", tables)
 
 
+@pytest.mark.parametrize("content", [b"", b'network,"a\n', b"network\n\xff\xfe\n"])
+def test_what_is_no_table_is_told_in_one_line(content, tables):
+    (tables / "vgg16-cifar10-errors.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"vgg16-cifar10-errors\.csv (is no table|has no column)"):
+        results.load("errors", tables)
+
+
 @pytest.mark.parametrize(
     "path",
     [path for kind in ("errors", "operations", "coding") for path in sorted(results.RESULTS.glob(f"*-{kind}.csv"))],

@@ -178,6 +178,8 @@ def test_results_of_an_earlier_run_are_replaced(tiny, tmp_path):
         assert bool(list(tmp_path.glob("raster*"))) == bool(rasters)  # none of the earlier run
         assert Recording.load(tmp_path / "recording.npz").steps == steps
         assert strict_json(tmp_path / "summary.json")["settings"]["steps"] == steps
+    changed = ("--standalone", "--steps", 20, "--images", 2, "--raster", "--coding", "current")
+    assert "seed 0, coding poisson), which this one replaces" in run_vgg(tiny, tmp_path, *changed).err
 
 
 # Options

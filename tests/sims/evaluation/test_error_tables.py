@@ -10,6 +10,7 @@ from networks import residual
 
 from netspec.conversion import Conversion
 from netspec.data import samples
+from netspec.errors import UserError
 from sims.evaluation.error_tables import KEYS, operations_table, summary_table, with_earlier
 from sims.evaluation.shards import Case, Setting, Shard, run_shard
 
@@ -96,6 +97,22 @@ def test_thresholds_of_one_name_but_other_values_are_kept_apart():
     assert list(table["thresholds"]) == ["12345678", "12345678", "87654321", "87654321"]
     assert list(table["snn_error"]) == [100, 0, 75, 50]
     assert list(operations_table(mixed, tiny_checkpoint().spec)["thresholds"]) == ["12345678", "87654321"]
+
+
+def test_operations_make_way_for_those_of_the_same_steps_alone(tmp_path):
+    base = dict.fromkeys(KEYS, "x") | {"ac_per_image": 1.5}
+    for row in ({"seed": "0", "steps": 500}, {"seed": "0", "steps": 2500}, {"seed": "0 1", "steps": 2500}):
+        table = with_earlier(pd.DataFrame([base | row]), tmp_path / "table.csv")
+        table.to_csv(tmp_path / "table.csv", index=False)
+    assert list(zip(table["seed"], table["steps"], strict=True)) == [("0", 500), ("0 1", 2500)]
+
+
+def test_numbers_that_are_none_are_told(tmp_path):
+    rows = pd.DataFrame([dict.fromkeys(KEYS, "x") | {"seed": "0", "steps": 10, "snn_error": 8.5}])
+    for column in ("snn_error", "steps"):
+        rows.astype({column: object}).assign(**{column: "8x3.7"}).to_csv(tmp_path / "table.csv", index=False)
+        with pytest.raises(UserError, match=rf"is no table of this command \(damaged: {column}\)"):
+            with_earlier(rows.copy(), tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("digest", ["x", "00123456", "12e45678"])  # a table must not take them for numbers

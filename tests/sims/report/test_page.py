@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from commands import tiny_checkpoint
-from networks import exact_thresholds
+from networks import exact_thresholds, residual
 from PIL import Image
 
 from netspec.ann import ann_predictions
 from netspec.conversion import Conversion
 from netspec.data import ImageSet, samples
 from sims.report.diagnosis import Diagnosis
-from sims.report.page import MOST_ROWS, prefixed, save_page, thumbnail
+from sims.report.page import MOST_ROWS, operations_note, prefixed, save_page, thumbnail
 from sims.report.pictures import save_pictures
 from sims.report.summary import Result
 from sims.simulation.reference import ReferenceSimulator
@@ -191,12 +192,38 @@ def test_networks_without_an_ann_have_a_page(tmp_path):
     assert "of the classes are the ANN's" not in told.text
 
 
+def test_a_network_that_came_in_as_spiking_has_nothing_of_an_ann(tmp_path):
+    result = run(samples().first(2), diagnosed=False)
+    spiking = replace(result, ann=None, checkpoint=replace(result.checkpoint, info={"spiking": True}))
+    assert spiking.checkpoint.spiking
+    told = page_of(spiking, tmp_path)
+    for words in ("of the ANN's energy", "ANN's multiplications"):
+        assert words not in told.text
+    assert all(spiking.summary[name] is None for name in ("energy_ratio", "ac_mac_ratio", "ac_mac_by_layers"))
+
+
+def test_relays_have_operations_that_nobody_counts(tmp_path):
+    assert "are graded values" not in page_of(run(samples().first(1)), tmp_path).text
+    network = tiny_checkpoint(residual("relay"))
+    assert "are graded values" in operations_note(
+        SimpleNamespace(recording=SimpleNamespace(spec=network.spec, settings={}))
+    )
+
+
+def test_a_dollar_is_no_mathematics(tmp_path):
+    images = samples().first(2)
+    odd = replace(run(images), images=replace(images, classes=tuple(rf"$\{name}$" for name in images.classes)))
+    assert len(list(page_of(odd, tmp_path).pictures())) > 2
+
+
 def test_of_images_of_which_some_classes_are_known(tmp_path):
     images = samples().first(4)
     result = run(replace(images, labels=np.array([*images.labels[:3], -1])))
     page = page_of(result, tmp_path)
     right = round(3 * result.summary["snn_accuracy"])
     assert f"is right on {right} of 3 images of known class" in page.text
+    assert "one image is 33.3 points" in page.text
+    assert "% of 3 images of known class\n" in result.text()
     assert page.rows[4][2] == "?"
     assert "Agreement against steps" in page.text
 

@@ -85,6 +85,15 @@ def test_output_race_counts_up_to_the_final_spikes(ax, recording):
     assert min(np.diff(heights)) > 0
 
 
+def test_one_step_is_no_less(ax):
+    plots.convergence(ax, [1], {"SNN": [0.5]})
+    assert ax.lines[0].get_marker() == "o"
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    ticks = [(place, label.get_text()) for place, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)]
+    assert all(float(text) == pytest.approx(place) for place, text in ticks if low <= place <= high)
+
+
 def test_output_race_names_the_first_five_and_the_true_class(ax):
     run = synthetic(100, 900, output=(1, 1, 50))
     last = int(run.spike_counts("output").argmin())

@@ -135,6 +135,7 @@ def test_raster_draws_on_given_figures(recording):
         ({"presentations": [-1]}, "there are rasters of the first 3"),
         ({"presentations": [0, 0]}, "each once"),
         ({"presentations": []}, "there are rasters of the first 3"),
+        ({"labels": [0, 1, 2, -1]}, "labels are from 0 to"),
         ({"labels": [0, 1, 2]}, "one label for each of 4 presentations is needed, got 3"),
         ({"images": COLOUR_IMAGES[:2]}, "one image for each of 4 presentations is needed, got 2"),
     ],
