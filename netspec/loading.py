@@ -6,7 +6,7 @@ What an epoch shows, and in which order, is a function of seed and epoch alone, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,12 +134,25 @@ class InFiles:
             collate_fn=as_it_is,
             generator=torch.Generator(),  # random numbers of training are left alone
         )
-        for part, images in zip(parts, loader, strict=True):
+        for part, images in zip(parts, told_if_a_worker_dies(loader), strict=True):
             if isinstance(images, UserError):
                 raise images
             x = images.to(self.device).float() / 255
             x = ((x - self.mean) * self.gain).clamp(-1, 1).permute(0, 3, 1, 2)
             yield x, torch.from_numpy(self.images.labels[part]).to(self.device)
+
+
+def told_if_a_worker_dies(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches; raises UserError if a process that reads them ends."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that reads photographs has died, perhaps for want of memory; the same command goes on, with "
+            "fewer --workers if it happens again"
+        ) from error
 
 
 def as_it_is(images: Any) -> Any:

@@ -61,7 +61,7 @@ class Recipe:
     validation: int = setting(1000, "training images held out", "number of images for validation", least=0)
     bf16: bool = True
     compiled: bool = setting(False, "torch.compile: faster, needs a C++ compiler")
-    seed: int = setting(0, "", least=0)
+    seed: int = setting(0, "", least=0, most=2**32 - 1)
 
     def __post_init__(self) -> None:
         for entry in fields(self):

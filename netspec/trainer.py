@@ -29,7 +29,7 @@ from netspec.image_files import ImageFiles, read_image
 from netspec.loading import Batch, InFiles, InMemory
 from netspec.recipe import Recipe
 from netspec.spec import NetSpec
-from netspec.training_images import split
+from netspec.training_images import others_than, split
 
 __all__ = ["Trainer", "error_rate", "train"]
 
@@ -68,6 +68,11 @@ class Trainer:
                     "bring it in again (python -m netspec.importing)"
                 )
             check_weights(spec, start.weights, f"the {start.spec.name} to start with")
+            if recipe.validation and others_than(start.info, images.source, images.digest):
+                raise UserError(
+                    f"{images.source} has other images than when {start.spec.name} was trained on it, which may have "
+                    "learned some that are held out now; train without (--validation 0)"
+                )
             populations = tuple(replace(p, clip=start.spec[p.name].clip) for p in spec.populations)
             spec = replace(spec, populations=populations)
         if recipe.time_steps:

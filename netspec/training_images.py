@@ -69,15 +69,24 @@ def learned_from(info: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return info.get("trained_on"), held_out, seed
 
 
+def others_than(info: Mapping[str, Any], source: object, digest: object) -> bool:
+    """Whether a network was trained on images of the same source, but not on the same ones, as far as is told."""
+    known = info.get("training_images")
+    return info.get("trained_on") == source and None not in (known, digest) and known != digest
+
+
 def consistent(info: Mapping[str, Any]) -> bool:
     """Whether the trainings before, if there were some, learned none of the images that the last one held out."""
     trained_on, held_out, seed = learned_from(info)
+    digest = info.get("training_images")
     while "started_from" in info:
         info = info["started_from"]
         if not isinstance(info, Mapping):
             return False
         source, before, same = learned_from(info)
         if source != trained_on or same != seed or before is None or before < held_out:
+            return False
+        if others_than(info, trained_on, digest):
             return False
     recipe = info.get("recipe")
     return not (isinstance(recipe, dict) and recipe.get("start"))  # else its own start is not told

@@ -227,7 +227,7 @@ def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
             told = f"does not run on an input of {tuple(shape)}: {one_line(error)}"
             raise UserError(f"{type(module).__name__} {told}") from error
     own = module.state_dict()
-    for prefix in ("_orig_mod.", "module."):  # of torch.compile and DataParallel
+    for prefix in 2 * ("_orig_mod.", "module."):  # of torch.compile and DataParallel, one around the other
         if set(state) != set(own) and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     missing, others = sorted(set(own) - set(state)), sorted(set(state) - set(own))

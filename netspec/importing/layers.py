@@ -108,7 +108,7 @@ def clip(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     low, high = (*inputs[1:], None, None)[:2]
     low = number_of(node.get("min") if low is None else low, -np.inf)
     high = number_of(node.get("max") if high is None else high, np.inf)
-    if low == -np.inf and graph.builder.is_positive(inputs[0]):
+    if low <= np.finfo(np.float32).min and graph.builder.is_positive(inputs[0]):
         low = 0.0
     if low != 0 or not high > 0:
         raise UserError(f"it clips at {low:g} and {high:g}; only ReLUs, 0 and a bound above it, are converted")

@@ -206,7 +206,8 @@ class _Reader:
         place = np.argsort(end.layout.ravel()).reshape(end.shape).transpose(1, 2, 0).ravel()
         info = {"imported": self.name, "spiking": True}
         ordered = tuple(called[k] for k in place)
-        network = self.builder.finished(self.name, np.zeros((1, 1, 1)), 1.0, ordered, info)
+        mean, gain = self._input_coding()
+        network = self.builder.finished(self.name, mean, gain, ordered, info)
         check(network, self.name)
         thresholds = {p.name: fewest(self.neurons[p.name].threshold) for p in network.spec.spiking}
         models = {}
@@ -225,6 +226,17 @@ class _Reader:
         )  # fmt: skip
         check_conversion(conversion, network.spec, self.name)
         return ImportedNir(network, conversion, tuple(self.steps), tuple(self.notes))
+
+    def _input_coding(self) -> tuple[np.ndarray, Any]:
+        """By which images become inputs: as in a file of this project, else pixels divided by 255."""
+        said = self.graph.metadata if self.ours else {}
+        if not {"mean", "gain"} <= set(said):
+            return np.zeros((1, 1, 1)), 1.0
+        try:
+            mean, gain = (np.asarray(said[name], dtype=np.float64) for name in ("mean", "gain"))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.name}: mean and gain in the metadata are no numbers") from error
+        return mean.astype(np.float32), tuple(gain.tolist()) if gain.ndim else float(gain)
 
     def _read(self, node: NirNode) -> Value:
         before = self.graph.before[node.name]

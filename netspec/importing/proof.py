@@ -52,6 +52,10 @@ class Coding:
             raise UserError("mean and std must be finite numbers, std positive")
         if not 0 < self.scale < np.inf or (self.bgr and channels != 3):
             raise UserError("the scale must be a positive number, and only three channels can be blue, green and red")
+        if max(made["mean"]) > self.scale:
+            raise UserError(
+                f"a mean of {max(made['mean']):g} is no pixel's, which are up to {self.scale:g}: give the scale"
+            )
         return Coding(made["mean"], made["std"], float(self.scale), self.bgr)
 
     @property

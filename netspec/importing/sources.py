@@ -24,7 +24,7 @@ from netspec.importing.proof import Coding, Source, compare, runner
 
 __all__ = ["Imported", "from_onnx", "from_torch", "import_onnx", "import_torch"]
 
-OLDEST = 13  # version of ONNX's operations
+OLDEST = 15  # version of ONNX's operations: its own evaluator takes batch norms before to be in training
 FLOATING = (1, 10, 11)  # ONNX's numbers of single, half and double precision
 MISSING = "networks of others are read with onnx and onnxscript: pip install onnx onnxscript"
 
@@ -185,7 +185,7 @@ def read(
     if given[0].type.tensor_type.elem_type not in FLOATING:
         raise UserError(f"the graph's input {given[0].name} holds no real numbers; export it with pixels as float")
     dims = [entry.dim_value if entry.HasField("dim_value") else 0 for entry in given[0].type.tensor_type.shape.dim]
-    shape, last = input_shape(dims, shape)
+    shape, last = input_shape(dims, shape, channels_first=source is not None)
     channels, height, width = shape
     whole = (1, height, width, channels) if last else (1, *shape)
     for entry, size in zip(given[0].type.tensor_type.shape.dim, whole, strict=True):
@@ -241,13 +241,19 @@ def modern(model: Any) -> Any:
         return model
 
 
-def input_shape(dims: Sequence[int], asked: tuple[int, ...] | None) -> tuple[tuple[int, int, int], bool]:
-    """Channels, height and width of a graph's input, and whether channels are last; 0 stands for what is open."""
+def input_shape(
+    dims: Sequence[int], asked: tuple[int, ...] | None, channels_first: bool = False
+) -> tuple[tuple[int, int, int], bool]:
+    """Channels, height and width of a graph's input, and whether channels are last; 0 or less stands for what is open.
+
+    Torch has channels first; of other graphs, channels are where there are 1 or 3.
+    """
+    dims = [max(0, size) for size in dims]
     if len(dims) != 4:
         raise UserError(f"the network's input has {len(dims)} dimensions, images have 4: (1, channels, height, width)")
     if dims[0] not in (0, 1):
         raise UserError(f"the graph takes {dims[0]} images at a time; export it for one, or for any number")
-    last = dims[3] in (1, 3) and dims[1] not in (1, 3)
+    last = not channels_first and dims[3] in (1, 3) and dims[1] not in (1, 3)
     there = (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
     if asked is not None and (len(asked) != 3 or min(asked) < 1):
         raise UserError(f"the shape of an input is three numbers, channels, height and width, got {asked}")

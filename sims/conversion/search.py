@@ -6,6 +6,7 @@ What is left on average may then be corrected by initial potentials of each chan
 constant input of each channel.
 """
 
+import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -22,6 +23,7 @@ from sims.simulation.run_input import MOST_STEPS
 
 __all__ = ["CORRECTIONS", "search"]
 
+BYTES = 24  # of each neuron, image and step of the largest layer: about six float32
 PERCENTILES = (98, 99, 99.5, 99.7, 99.9, 99.95, 99.99, 100)
 INITIAL = (0.4, 0.5, 0.55, 0.6)  # parts of the threshold
 PARTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a channel's largest activation
@@ -89,6 +91,13 @@ def search(
         if progress:
             progress(name)
 
+    needed = BYTES * len(x) * steps * max(population.size for population in network.spec.populations)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise UserError(
+            f"a search with {len(x)} images and {steps} steps needs about {needed / 1e9:.0f} GB, this machine has "
+            f"{available / 1e9:.0f} GB; give fewer --images or --steps"
+        )
     layers, _ = layer_by_layer(network, x, steps, activations_of(network, x), decide)
     thresholds = {name: numbers(layer.threshold, layer) for name, layer in layers.items()}
     note = dict(made or {}) | {"images": len(x), "channels": channels, "correction": correction, "initial": initial}

@@ -114,6 +114,7 @@ class _Writer:
         self.nodes[out] = self.nir.Output({"output": np.array(self._shape(spec.output))})
         self.edges.append((last, out))
         self._say()
+        gain = self.network.gain
         metadata = {
             "software": f"going-deeper-in-brian2 {__version__}",
             "network": spec.name,
@@ -121,6 +122,8 @@ class _Writer:
             "coding": self.conversion.coding,
             "delay": self.conversion.delay,
             "dt": self.dt,
+            "mean": np.asarray(self.network.mean, dtype=np.float32),
+            "gain": np.asarray(gain, dtype=np.float64) if isinstance(gain, tuple) else float(gain),
         }
         graph = self.nir.NIRGraph(self.nodes, self.edges, metadata, type_check=False)
         kernels = [node.weight.shape[2:] for node in self.nodes.values() if isinstance(node, self.nir.Conv2d)]
@@ -142,6 +145,8 @@ class _Writer:
 
     def _say(self) -> None:
         """What is lost or rounded on the way."""
+        if not self.network.spiking:
+            self.notes.append("the input is (pixel / 255 - mean) * gain, cut off at 1: both are in the metadata")
         if self.conversion.reset == "subtract":
             self.notes.append(
                 "reset by subtraction: NIR cannot say so; v_reset is 0, the metadata say 'reset: subtract' (sinabs "
@@ -200,7 +205,10 @@ class _Writer:
         spec = self.network.spec
         pre, post = spec[projection.pre], spec[projection.post]
         worth = np.float64(1) if pre.kind in ("input", "relay") else self.conversion.spike_values.get(pre.name, 1.0)
-        worth = np.broadcast_to(np.asarray(worth, dtype=np.float32), pre.shape)[0, 0].astype(np.float64)
+        everywhere = np.broadcast_to(np.asarray(worth, dtype=np.float32), pre.shape)
+        worth = everywhere[0, 0].astype(np.float64)
+        if (everywhere != everywhere[0, 0]).any():
+            raise UserError(f"{pre.name}: NIR has no spikes whose value differs between pixels")
         from_flat = self.flat[pre.name]
         plain = projection.kind == "identity" and (projection.stride, projection.pool) == (1, 1)
         alike = pre.shape == post.shape and from_flat == flat and (worth == 1).all() and (fold == 1).all()

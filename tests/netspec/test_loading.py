@@ -22,7 +22,7 @@ from netspec.data import imagenet_folder
 from netspec.errors import UserError
 from netspec.files import writable_folder
 from netspec.image_files import ImageFiles, imagenet_files, read_crop
-from netspec.loading import InFiles
+from netspec.loading import InFiles, told_if_a_worker_dies
 from netspec.recipe import Recipe
 from netspec.spec import Projection
 from netspec.trainer import Trainer, error_rate, train
@@ -238,6 +238,17 @@ def test_damaged_photograph_is_named_in_one_line(workers, folder, tmp_path):
         run.run_epoch()
     assert str(damaged) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_dies_is_told():
+    def batches():
+        yield 1
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    read = told_if_a_worker_dies(batches())
+    assert next(read) == 1
+    with pytest.raises(UserError, match="a process that reads photographs has died"):
+        next(read)
 
 
 def test_state_of_a_run_on_other_photographs_is_refused(folder, tmp_path):

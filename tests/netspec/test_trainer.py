@@ -289,7 +289,12 @@ def test_gain_is_of_evenly_spread_images_and_no_more_than_5000():
 
 def test_training_starts_with_the_network_it_is_given(out, tmp_path):
     best = load_checkpoint(out / "best.safetensors")
-    run = Trainer(SPEC, coloured(300, 7), coloured(100, 1), replace(RECIPE, lr=0.0, start=best.digest), "cpu", best)
+    recipe, images = replace(RECIPE, lr=0.0, start=best.digest), replace(coloured(300, 7), source="other images")
+    run = Trainer(SPEC, images, coloured(100, 1), recipe, "cpu", best)
+    with pytest.raises(UserError, match="300 coloured images has other images than when toy was trained on it"):
+        Trainer(SPEC, coloured(300, 7), coloured(100, 1), recipe, "cpu", best)
+    assert Trainer(SPEC, coloured(300, 0), coloured(100, 1), recipe, "cpu", best)
+    assert Trainer(SPEC, coloured(300, 7), coloured(100, 1), replace(recipe, validation=0), "cpu", best)
     train(run, writable_folder(tmp_path / "further"))
     further = load_checkpoint(tmp_path / "further/best.safetensors")
     assert further.digest == best.digest  # of weights, mean and gain; these images have another mean

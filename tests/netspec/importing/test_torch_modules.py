@@ -1,5 +1,6 @@
 """Networks as people write them in torch give the outputs of the module itself, and its classes in spikes."""
 
+import warnings
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from torch_networks import NETWORKS, network
 from netspec.ann import ANN
 from netspec.checkpoint import load_checkpoint, save_checkpoint
 from netspec.errors import UserError
-from netspec.importing import Coding, from_torch, import_torch
+from netspec.importing import Coding, from_onnx, from_torch, import_torch
 from netspec.importing.proof import MOST_DIFFERENCE, apart, compare
 from sims.conversion.activations import from_activations
 from sims.simulation.reference import ReferenceSimulator
@@ -125,6 +126,30 @@ def test_other_spellings(name):
     )
     scale = expected.abs().amax(0)
     assert float(((found - expected).abs() / scale).max()) < 1e-3  # of each class, however large another one is
+
+
+@pytest.mark.parametrize("shape", [(6, 64, 1), (16, 8, 1), (2, 16, 3)])
+def test_channels_of_torch_are_first(shape):
+    flat = 4 * (shape[1] - 2) * shape[2]
+    module = nn.Sequential(nn.Conv2d(shape[0], 4, (3, 1)), nn.ReLU(), nn.Flatten(), nn.Linear(flat, 5))
+    assert from_torch(module.eval(), shape).spec.input.shape == (*shape[1:], shape[0])
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_batch_norms_of_old_files_are_those_of_evaluation(opset, tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
+    module[2].running_mean.uniform_(-1, 1)
+    module[2].running_var.uniform_(0.5, 2)
+    told = {"dynamo": False, "opset_version": opset, "do_constant_folding": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), (torch.zeros(1, 3, 8, 8),), tmp_path / "old.onnx", **told)
+    assert from_onnx(tmp_path / "old.onnx").spec.input.shape == (8, 8, 3)
+
+
+def test_a_mean_of_other_pixels_is_refused():
+    with pytest.raises(UserError, match=r"a mean of 123\.675 is no pixel's, which are up to 1: give the scale"):
+        Coding((123.675, 116.28, 103.53), (58.4, 57.1, 57.4)).checked(3)
 
 
 def test_layers_may_be_called_as_objects_of_others_are_in_brian2():

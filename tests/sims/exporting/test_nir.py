@@ -1,6 +1,7 @@
 """Graphs of NIR that leave: the same spikes when they come back, in norse and in sinabs; what NIR cannot say."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,13 +130,35 @@ def test_what_nir_cannot_say_is_told_and_noted():
     notes = "\n".join(exported.notes)
     for said in ("reset by subtraction", "potentials at the start", "read after 50%", "float32 in input_to_output"):
         assert said in notes
-    assert {**exported.graph.metadata, "software": ""} == {
+    told = {key: value for key, value in exported.graph.metadata.items() if key not in ("mean", "gain")}
+    assert {**told, "software": ""} == {
         "software": "", "network": "pair", "reset": "subtract", "coding": "current", "delay": 0.5, "dt": 1.0
     }  # fmt: skip
     np.testing.assert_array_equal(exported.graph.nodes["output"].metadata["initial"], np.float32([0.5, 1.5]))
     back = from_nir(exported.graph).conversion
     assert (back.reset, back.coding, back.delay) == ("subtract", "current", 0.5)
     np.testing.assert_array_equal(back.initial["output"], np.float32([[[0.5, 1.5]]]))
+
+
+@pytest.mark.parametrize("gain", [2.5, (2.5, 0.5, 1.0)])
+def test_images_are_shown_as_before(gain, tmp_path):
+    spec = pair((4, 4, 3), (1, 1, 2), kind="dense")
+    network = replace(checkpoint(spec), mean=np.float32([[[0.5, 0.25, 0.125]]]), gain=gain)
+    exported = to_nir(network, Conversion(network.digest, "test", {"output": 1.0}))
+    assert "the input is (pixel / 255 - mean) * gain, cut off at 1: both are in the metadata" in exported.notes
+    write_nir(exported, tmp_path / "a.nir")
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    for source in (exported.graph, tmp_path / "a.nir"):
+        np.testing.assert_array_equal(from_nir(source).checkpoint.encode(images), network.encode(images))
+
+
+def test_spike_values_of_pixels_are_refused():
+    spec = net("two", {"input": (1, 2, 1), "a": (1, 2, 1), "output": (1, 1, 1)},
+               Projection("input", "a"), Projection("a", "output", kind="dense"))  # fmt: skip
+    network, values = checkpoint(spec), {"a": np.float32([[[1], [2]]])}
+    conversion = Conversion(network.digest, "test", {"a": 1.0, "output": 1.0}, spike_values=values)
+    with pytest.raises(UserError, match="a: NIR has no spikes whose value differs between pixels"):
+        to_nir(network, conversion)
 
 
 def test_an_output_that_does_not_fire_is_an_integrator():
