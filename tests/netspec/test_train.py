@@ -96,7 +96,7 @@ def test_command_takes_the_defaults_of_the_recipe(command, monkeypatch):
         (["--validation", "-1"], "the number of images for validation must be at least 0, got -1"),
         (["--input-steps", "-1"], "the input steps must be at least 0, got -1"),
         (["--start", "nothing"], "there is no checkpoint file nothing"),
-        (["--seed", "-1"], "the seed must be at least 0, got -1"),
+        (["--seed", "-1"], "the seed must be at least 0 and at most 4294967295, got -1"),
         (["--width", "0"], "--width must be above 0, got 0.0"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--schedule", "one-cycle", "--warmup", "1.5"], "the warm-up must be at least 0 and at most 1, got 1.5"),
