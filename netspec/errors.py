@@ -24,7 +24,12 @@ def check_range(
     if least <= value <= most and value > above:
         return
     bounds = {"at least": least, "above": above, "at most": most}
-    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    told = {
+        word: bound if isinstance(bound, int) else f"{bound:g}"
+        for word, bound in bounds.items()
+        if math.isfinite(bound)
+    }
+    words = " and ".join(f"{word} {bound}" for word, bound in told.items())
     raise UserError(f"{what} must be {words}, got {value}")
 
 
