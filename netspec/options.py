@@ -12,7 +12,7 @@ from netspec.conversion import CODINGS
 from netspec.errors import check_range
 from netspec.thresholds import RESETS, VARIANTS
 
-__all__ = ["CORES", "WITHOUT", "Unasked", "add_options", "command_line", "make_parser", "number"]
+__all__ = ["CORES", "WITHOUT", "Unasked", "add_options", "command_line", "machine_memory", "make_parser", "number"]
 
 
 def allowed_cores() -> int:
@@ -88,6 +88,11 @@ WITHOUT = {  # what happens without an option whose default is None
     "images": "all",
     "out": "a file named after the network",
 }
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Unasked(str):

@@ -1,6 +1,5 @@
 """A projection in Brian2: synapses that share their weights, or stock ones with a weight for each connection."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from brian2 import Group, Synapses, ms
 
 from netspec.errors import UserError
+from netspec.options import machine_memory
 from netspec.spec import NetSpec
 from sims.brian.codeobjects import TemplateRunner, is_standalone
 from sims.simulation.geometry import Geometry, connections
@@ -170,7 +170,7 @@ def explicit_synapses(
 def check_memory(spec: NetSpec) -> None:
     """Raise UserError if explicit synapses cannot fit into this machine's memory."""
     needed = EXPLICIT_BYTES * sum(spec.synapses(projection) for projection in spec.projections)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = machine_memory()
     if needed > available:
         raise UserError(
             f"explicit synapses of {spec.name} need about {needed / 1e9:.1f} GB while they are made, this machine has "

@@ -6,7 +6,6 @@ What is left on average may then be corrected by initial potentials of each chan
 constant input of each channel.
 """
 
-import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -17,6 +16,7 @@ from netspec.ann import fire
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.errors import UserError
+from netspec.options import machine_memory
 from sims.conversion.activations import activations_of, positive_percentile
 from sims.conversion.layerwise import Layer, layer_by_layer
 from sims.simulation.run_input import MOST_STEPS
@@ -92,7 +92,7 @@ def search(
             progress(name)
 
     needed = BYTES * len(x) * steps * max(population.size for population in network.spec.populations)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = machine_memory()
     if needed > available:
         raise UserError(
             f"a search with {len(x)} images and {steps} steps needs about {needed / 1e9:.0f} GB, this machine has "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from netspec.files import writable_folder
+from netspec.options import machine_memory
 from netspec.spec import NetSpec
 from sims.brian.cache import cache_folder
 from sims.brian.standalone import StandaloneSimulator
@@ -91,7 +92,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "memory_gb": round(machine_memory() / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("brian2", "numpy", "torch")},

@@ -95,6 +95,16 @@ def test_what_would_be_lost_is_told_before_it_is_computed(method, network, monke
     assert not asked
 
 
+def test_a_search_that_no_memory_holds_is_refused(network, monkeypatch):
+    monkeypatch.setattr("sims.conversion.search.machine_memory", lambda: 10**6)
+    before = files(network.parent)
+    ended = run_calibrate(network, "--method", "search", "--steps", 64)
+    ended.assert_refused(
+        "calibrate.py", "64 steps needs about 0 GB, this machine has 0 GB; give fewer --images or --steps"
+    )
+    assert files(network.parent) == before
+
+
 @pytest.mark.parametrize("method", ["activations", "ann-norm"])
 def test_of_two_calibrations_side_by_side_none_is_lost(method, network, tmp_path, monkeypatch):
     suffix = "activations.conversion.safetensors" if method == "activations" else "ann-norm.json"
