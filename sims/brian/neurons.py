@@ -208,7 +208,7 @@ class PoissonThresholder(TemplateRunner):
             when,
             f"{group.name}_poisson_thresholder",
             variables=variables,
-            settings={"n": len(group) // batch, "batch": batch},
+            settings={"group": group.name, "n": len(group) // batch, "batch": batch},
             codeobj_class=None if is_standalone() else NumpyTemplates,
         )
         group.contained_objects.remove(group.thresholder["spike"])

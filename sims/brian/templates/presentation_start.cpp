@@ -1,26 +1,12 @@
-{# At the first step of a presentation: show the next images, side by side. At every step: given events. #}
+{# At the first step of a presentation: show the next images, side by side. #}
 {% extends 'common_group.cpp' %}
 {% block maincode %}
     auto& input = run_input::get();
     const int64_t now = {{get_array_name(variables['t_in_timesteps'])}}[0];
-    const int64_t step = now % input.steps, shown = now / input.steps * {{batch}};  // presentations before these
+    if (now % input.steps) return;
+    const int64_t shown = now / input.steps * {{batch}};  // presentations before these
     const double dt_ = {{get_array_name(variables['dt'])}}[0];
-    if (step == 0) input.active = std::min<int64_t>({{batch}}, input.presentations - shown);
-    {% for name in signs %}
-    if (!input.events["{{name}}"].empty()) {
-        const auto& events = input.events["{{name}}"];
-        for (int image = 0; image < input.active; image++) {
-            static size_t begin[{{batch}}], end[{{batch}}];  // of this step's events
-            double* const rates = {{get_array_name(variables['rates_' + name])}} + image * {{n_input}};
-            const int64_t moment = (shown + image) * input.steps + step;
-            for (size_t k = begin[image]; k < end[image]; k++) rates[events[k].neuron] = 0;
-            begin[image] = step ? end[image] : input.first_event("{{name}}", moment);
-            for (end[image] = begin[image]; end[image] < events.size() && events[end[image]].step == moment; end[image]++)
-                rates[events[end[image]].neuron] = 1 / dt_;
-        }
-    }
-    {% endfor %}
-    if (step) return;
+    input.active = std::min<int64_t>({{batch}}, input.presentations - shown);
     for (auto& generator : _random_generators) generator.seed(input.keys[shown]);  // for what models and own objects draw
     for (int image = 0; image < input.active; image++) {
         if (input.images) {
