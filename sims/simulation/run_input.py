@@ -191,8 +191,10 @@ class RunInput:
             return np.maximum(sign * x, 0)
         probability = np.zeros_like(x)
         if self.events is not None:
-            when, neuron, signs = self.events.T
-            probability[neuron[(when == presentation * self.steps + step) & (signs == sign)]] = 1
+            now = self.events.dtype.type(presentation * self.steps + step)  # of the same type: nothing is copied
+            first, end = (np.searchsorted(self.events[:, 0], now, side=side) for side in ("left", "right"))
+            _, neuron, signs = self.events[first:end].T
+            probability[neuron[signs == sign]] = 1
         return probability
 
     @property
