@@ -49,6 +49,11 @@ class Command:
     def __str__(self) -> str:
         return shlex.join(["python", *self.words])
 
+    @property
+    def deleted(self) -> bool:
+        """Whether what its ``--out`` names is not there."""
+        return "--out" in self.words and not Path(self.words[self.words.index("--out") + 1]).exists()
+
 
 def study() -> dict[str, dict[str, Any]]:
     """The tables of study.toml."""
@@ -101,7 +106,7 @@ def run(wanted: Sequence[Command], out: Path) -> None:
             return False
         if command.makes and (made := Path(command.makes)).is_file():
             return command.words[0] == "-m" or made.stat().st_mtime > shipped
-        return str(command) in finished
+        return str(command) in finished and not command.deleted
 
     for number, command in enumerate(wanted, 1):
         print(f"[{number}/{len(wanted)}] {command}", flush=True)
@@ -114,8 +119,9 @@ def run(wanted: Sequence[Command], out: Path) -> None:
         status = subprocess.call([sys.executable, *words, *command.words[1:]], env=environment)
         if status:
             raise UserError(f"it ended with status {status}: {command}")
-        finished.append(str(command))
-        write_atomically(record, json.dumps(finished, indent=1) + "\n")
+        if command.words[0] != EVALUATE:
+            finished.append(str(command))
+            write_atomically(record, json.dumps(finished, indent=1) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -313,13 +313,14 @@ def _draw_spikes(ax: Axes, grid: _Grid, step: np.ndarray, row: np.ndarray, colou
 
 
 def _draw_density(ax: Axes, grid: _Grid, step: np.ndarray, row: np.ndarray, colour: str) -> None:
-    columns = min(grid.columns, MOST_COLUMNS)
+    together = -(-grid.columns // MOST_COLUMNS)  # steps of a column: as many in each, or it would be striped
+    columns = -(-grid.columns // together)
     spikes = np.zeros((grid.rows, columns))
-    np.add.at(spikes, (row, step.astype(np.int64) * columns // grid.columns), 1)
+    np.add.at(spikes, (row, step // together), 1)
     picture = np.empty((grid.rows, columns, 4))
     picture[..., :3] = to_rgb(colour)
     picture[..., 3] = np.sqrt(np.minimum(spikes / np.quantile(spikes[spikes > 0], 0.98), 1))  # single spikes show
-    ax.imshow(picture, extent=(0, grid.columns, grid.rows - 0.5, -0.5), aspect="auto")
+    ax.imshow(picture, extent=(0, columns * together, grid.rows - 0.5, -0.5), aspect="auto")
 
 
 def _time_axis(panels: Sequence[Axes], steps: int, presentations: int) -> None:

@@ -88,6 +88,7 @@ def test_what_may_have_changed_is_not_finished(tmp_path, monkeypatch):
     os.utime(tmp_path / "shipped" / "thresholds.json", (2e9, 2e9))
     reproduce.run(wanted, tmp_path)
     assert tried[4:] == ["evaluate.py", "benchmark.py", "ingredients.py"]
+    assert reproduce.EVALUATE not in (tmp_path / reproduce.FINISHED).read_text()
     train = {"run": "-m netspec.train vgg16", "seconds": 1}
     make = {"run": "sims/calibrate.py --out {out}/t.json", "makes": "{out}/t.json", "seconds": 1}
     wanted, tried[:] = list(reproduce.commands({"about": "", "commands": (train, make)}, None, places)), []
@@ -98,6 +99,17 @@ def test_what_may_have_changed_is_not_finished(tmp_path, monkeypatch):
     os.utime(tmp_path / "t.json", (3e9, 3e9))
     reproduce.run(wanted, tmp_path)
     assert len(tried) == 3
+
+
+def test_a_deleted_table_is_made_again(tmp_path):
+    script = "import pathlib, sys; pathlib.Path(sys.argv[2]).write_text('x')"
+    told = {"run": shlex.join(["-c", script, "--out", "{out}/table.csv"]), "seconds": 1}
+    places = reproduce.placeholders("", "", str(tmp_path))
+    wanted = list(reproduce.commands({"about": "", "commands": [told]}, None, places))
+    reproduce.run(wanted, tmp_path)
+    (tmp_path / "table.csv").unlink()
+    reproduce.run(wanted, tmp_path)
+    assert (tmp_path / "table.csv").read_text() == "x"
 
 
 @pytest.mark.parametrize(

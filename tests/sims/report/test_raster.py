@@ -162,6 +162,15 @@ def test_raster_of_a_million_spikes_is_a_picture():
     assert not dense["hidden"].collections
 
 
+def test_picture_of_even_spikes_has_no_stripes():
+    always = synthetic(steps=2500, spikes=1_500_000, hidden=(1, 1, 20), output=(1, 1, 1))  # each neuron in each step
+    assert len(always.rasters["hidden"]) == 2500 * 20
+    (picture,) = panels(raster(always))["hidden"].images
+    assert len(np.unique(picture.get_array()[:, :-1, 3])) == 1
+    left, right, *_ = picture.get_extent()
+    assert (left, right) == (0, 834 * 3)
+
+
 @pytest.mark.parametrize(("steps", "spikes"), [(1, 0), (1, 3), (60_000, 10)])
 def test_raster_of_next_to_nothing(steps, spikes):
     run = synthetic(steps, spikes, output=(1, 1, 1))
