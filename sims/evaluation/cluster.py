@@ -160,9 +160,12 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[str]:
         yield scheduler
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers leave Ctrl-C to this process, which ends them
-    quiet = {"distributed.worker.profile.enabled": False}  # which samples stacks a hundred times a second
+    settings = {
+        "distributed.worker.profile.enabled": False,  # which samples stacks a hundred times a second
+        "distributed.scheduler.worker-ttl": None,  # a machine that slept has lost no workers
+    }
     try:
-        with dask.config.set(quiet):
+        with dask.config.set(settings):
             made = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import dask
 import pytest
 from commands import files
 from dask.distributed import Client, LocalCluster
@@ -85,6 +87,31 @@ def test_scheduler_without_workers_is_told(run_evaluate, tmp_path, monkeypatch):
         ended = run_evaluate(tmp_path / "out", "--scheduler", empty.scheduler_address)
     ended.assert_refused("evaluate.py", "has no workers; start them, see --help")
     assert files(tmp_path) == {}
+
+
+def test_a_worker_that_slept_is_not_lost(tmp_path):
+    def noted_and_slow(path):
+        with open(path, "a") as notes:
+            notes.write("x")
+        time.sleep(3)
+
+    notes = tmp_path / "notes"
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "1s"}),
+        cluster.cluster(1) as address,
+        cluster.connect(address) as client,
+    ):
+        (worker,) = client.run(os.getpid).values()
+        task = client.submit(noted_and_slow, notes)
+        until = time.monotonic() + 20
+        while not notes.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(9)  # Dask waits for ten heartbeats at least
+        os.kill(worker, signal.SIGCONT)
+        task.result(timeout=20)
+        assert list(client.run(os.getpid).values()) == [worker]
+    assert notes.read_text() == "x"
 
 
 def test_workers_that_do_not_start_are_told(tiny, tmp_path, monkeypatch):
