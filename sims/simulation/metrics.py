@@ -275,10 +275,8 @@ def spike_intervals(recording: Recording, name: str, presentation: int, neuron: 
         If no raster of that presentation was recorded.
     """
     step, index = raster_of(recording, name, presentation)
-    chosen = np.ones(len(step), dtype=bool)
     if neuron is not None:
-        chosen &= index == neuron
-    step, index = step[chosen].astype(np.int64), index[chosen]
+        step, index = step[index == neuron], index[index == neuron]
     order = np.lexsort((step, index))
-    step, index = step[order], index[order]
+    step, index = step[order].astype(np.int64), index[order]
     return np.diff(step)[np.diff(index) == 0]
