@@ -58,7 +58,7 @@ class Population:
     clip: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", tuple(map(index, self.shape)))
         if not self.name.isidentifier():
             raise SpecError(f"population name {self.name!r} is not an identifier")
         if not self.name.isascii() or len(self.name) > LONGEST_NAME:
@@ -371,7 +371,7 @@ class NetSpec:
             )
         except SpecError:
             raise
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise SpecError(f"not a network description: {error}") from error
 
 

@@ -40,6 +40,7 @@ from netspec.thresholds import RESETS
 CLASSES = {"cifar10": CIFAR10_CLASSES}
 SOME_IMAGES = 16  # of --data, on which outputs are compared
 PRIVATE = "_network_that_is_brought_in"  # name of the user's file as a module
+PREFIXES = ("_orig_mod.", "module.", "model.", "net.")  # of torch.compile, DataParallel, Lightning
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where people's files keep the weights
 
 
@@ -227,9 +228,11 @@ def load_weights(module: nn.Module, file: str, shape: Sequence[int]) -> None:
             told = f"does not run on an input of {tuple(shape)}: {one_line(error)}"
             raise UserError(f"{type(module).__name__} {told}") from error
     own = module.state_dict()
-    for prefix in 2 * ("_orig_mod.", "module."):  # of torch.compile and DataParallel, one around the other
-        if set(state) != set(own) and all(name.startswith(prefix) for name in state):
+    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
+    for prefix in 2 * PREFIXES:  # one around the other
+        if set(state) | set(counters) != set(own) and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    state = counters | state  # of no use here, and old files have none
     missing, others = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or others:
         told = f"lacks {', '.join(missing[:3])}" if missing else f"has {', '.join(others[:3])}, which it has not"

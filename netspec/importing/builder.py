@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from netspec.checkpoint import Checkpoint
 from netspec.errors import UserError
-from netspec.importing.values import NOWHERE, Choice, Term, Value, Weighted, convolved, simplified, ungrouped
+from netspec.importing.values import NOWHERE, Choice, Sides, Term, Value, Weighted, convolved, simplified, ungrouped
 from netspec.spec import EMITTING, ENDINGS, LONGEST_NAME, RESERVED, NetSpec, Population, Projection
 
 __all__ = ["OUTPUT", "Builder", "Step"]
@@ -120,7 +120,7 @@ class Builder:
 
     def convolution(self, value: Value, weights: np.ndarray, options: Mapping[str, Any], name: str) -> Value:
         """A convolution; ``options`` are stride, padding (at four sides), dilation and groups."""
-        value = self._chosen(value, name, strided=weights.shape[2:] == (1, 1))
+        value = self._chosen(value, name, strided=weights.shape[2:] == (1, 1) and options["padding"] == NOWHERE)
         kernel, groups = weights.shape[2:], options["groups"]
         if weights.shape[1] * groups != value.channels or len(weights) % groups:
             told = f"{len(weights)} x {weights.shape[1]} channels in {groups} groups"
@@ -145,8 +145,6 @@ class Builder:
                 own = summed
             padding = tuple(a + b for a, b in zip(options["padding"], term.padding, strict=True))
             stride = tuple(np.multiply(term.stride, options["stride"]).tolist())
-            if term.stride != (1, 1) and padding != NOWHERE:
-                raise UserError("a convolution of pixels that were left out, with padding, is not supported")
             made = {"kernel": kernel, "stride": stride, "padding": padding, "pool": term.pool}
             made |= {"dilation": options["dilation"], "groups": own_groups, "channels": self._some(term.pre, channels)}
             terms.append(Weighted(term.pre, own, made, name))
@@ -182,14 +180,17 @@ class Builder:
         self, value: Value, kernel: tuple[int, int], stride: tuple[int, int], padding: Any, name: str
     ) -> Value:
         """Average pooling; zeros around count."""
+        if tuple(kernel) == (1, 1) and padding == NOWHERE:
+            return self.every(value, stride, name)
         (height, width), side = value.shape[1:], kernel[0]
         even = (
             tuple(kernel) == tuple(stride) == (side, side)
             and padding == NOWHERE
             and not (height % side or width % side)
         )
-        simple = all(isinstance(t, Choice) and t.stride == (1, 1) and t.padding == NOWHERE for t in value.terms)
-        if even and simple:
+        if even:
+            if not all(isinstance(t, Choice) and t.stride == (1, 1) and t.padding == NOWHERE for t in value.terms):
+                value = self.relayed(value, f"{name}_input")
             terms = tuple(replace(term, pool=term.pool * side) for term in value.terms if isinstance(term, Choice))
             bias = value.bias
             if bias.shape[1:] != (1, 1):
@@ -199,8 +200,29 @@ class Builder:
         options = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": value.channels}
         return self.convolution(value, weights, options, name)
 
+    def every(self, value: Value, step: tuple[int, int], name: str) -> Value:
+        """Every so many pixels each way, from the first one on, of a map."""
+        if tuple(step) == (1, 1):
+            return value
+        if not all(isinstance(term, Choice) and term.padding == NOWHERE for term in value.terms):
+            value = self.relayed(value, name)
+        down, right = step
+        terms = tuple(
+            replace(term, stride=(term.stride[0] * down, term.stride[1] * right))
+            for term in value.terms
+            if isinstance(term, Choice)
+        )
+        bias = value.bias if value.bias.shape[1:] == (1, 1) else simplified(value.bias[:, ::down, ::right])
+        height, width = value.shape[1:]
+        return Value((value.channels, -(-height // down), -(-width // right)), terms, bias)
+
     def pooled_maximum(self, value: Value, window: Mapping[str, Any], name: str) -> Value:
-        """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that."""
+        """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that.
+
+        Zeros around what cannot be negative change no maximum: they are left to the windows.
+        """
+        value, around = self._without_zeros(value)
+        window = dict(window) | {"padding": tuple(np.add(window["padding"], around).tolist())}
         height, width = plane(value, **window)
         if min(height, width) < 1:
             raise UserError("its window is larger than what comes")
@@ -223,6 +245,17 @@ class Builder:
                 self.pools[key] = own
             terms.append(replace(term, pre=self.pools[key]))
         return Value(shape, tuple(terms), value.bias)
+
+    def _without_zeros(self, value: Value) -> tuple[Value, Sides]:
+        """What max pooling can take without the zeros around it, and how many there are at each side."""
+        around = {term.padding if isinstance(term, Choice) else NOWHERE for term in value.terms}
+        if value.pooled or value.bias.any() or len(around) != 1 or around == {NOWHERE}:
+            return value, NOWHERE
+        ((top, left, bottom, right),) = around
+        terms = tuple(replace(term, padding=NOWHERE) for term in value.terms if isinstance(term, Choice))
+        shape = (value.channels, value.shape[1] - top - bottom, value.shape[2] - left - right)
+        inner = Value(shape, terms, value.bias[:, :1, :1])
+        return (inner, (top, left, bottom, right)) if self._can_be_pooled(inner) else (value, NOWHERE)
 
     def _can_be_pooled(self, value: Value) -> bool:
         if not value.chosen or value.bias.shape[1:] != (1, 1):
@@ -335,7 +368,7 @@ def single(numbers: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
-def plane(value: Value, kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1), groups: int = 1) -> Any:
+def plane(value: Value, kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)) -> Any:
     """Height and width of what windows make of a map."""
     top, left, bottom, right = padding
     along = zip(value.shape[1:], (top + bottom, left + right), kernel, dilation, stride, strict=True)
@@ -345,18 +378,15 @@ def plane(value: Value, kernel: Any, stride: Any, padding: Any, dilation: Any = 
 def merged(terms: tuple[Term, ...]) -> list[Term]:
     """Terms of the same population by the same kind of projection, added up."""
     found: dict[tuple, Term] = {}
-    for number, term in enumerate(terms):
+    for term in terms:
         if isinstance(term, Choice):
             key: tuple = (term.pre, term.pool, term.stride, term.padding, term.index.tobytes())
         else:
             key = (term.pre, term.weights.shape, str(sorted(term.options.items())))
         before = found.get(key)
-        if before is None:
-            found[key] = term
-        elif isinstance(before, Choice) and isinstance(term, Choice):
-            found[key] = replace(before, scale=before.scale + term.scale)
+        if isinstance(before, Choice) and isinstance(term, Choice):
+            term = replace(before, scale=before.scale + term.scale)
         elif isinstance(before, Weighted) and isinstance(term, Weighted):
-            found[key] = replace(before, weights=before.weights + term.weights)
-        else:
-            found[(*key, number)] = term
+            term = replace(before, weights=before.weights + term.weights)
+        found[key] = term
     return list(found.values())

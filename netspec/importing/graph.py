@@ -23,7 +23,6 @@ __all__ = [
 HINTS = {
     "LeakyRelu": "train the network with ReLU in its place",
     "PRelu": "train the network with ReLU in its place",
-    "Sigmoid": "spikes cannot be multiplied by a gate; leave it out, or train without it",
     "HardSigmoid": "spikes cannot be multiplied by a gate; leave it out, or train without it",
     "HardSwish": "train the network with ReLU or ReLU6 in its place",
     "Elu": "train the network with ReLU in its place",
@@ -109,6 +108,7 @@ class Graph:
         for node in self.graph.node:
             for name in node.input if node.op_type != "Shape" else ():
                 self.uses[name] = self.uses.get(name, 0) + 1
+        self.rectified: dict[str, str] = {}  # outputs of ReLUs, and their populations
         self.dropped: list[str] = []
         self.scores = self.graph.output[0].name if len(self.graph.output) == 1 else ""  # before what is dropped
 
@@ -166,7 +166,7 @@ def map_of(value: Value) -> Value:
     found = value.as_map()
     if found is None:
         shape = "x".join(map(str, value.layout.shape[1:]))
-        raise UserError(f"its input of {shape} is no image whose pixels and channels stand in order")
+        raise UserError(f"its input of {shape} is no whole image, with pixels and channels in order")
     return not_waiting(found)
 
 
@@ -189,7 +189,7 @@ def evaluated(proto: onnx.NodeProto, opsets: Mapping[str, int], given: Mapping[s
 
 def not_waiting(value: Value) -> Value:
     if value.pooled:
-        raise UserError("it comes after a max pooling without a ReLU")
+        raise UserError("it comes after a max pooling of what may be negative, and no ReLU is between them")
     return value
 
 

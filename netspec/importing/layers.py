@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def clip(graph: Graph, node: Node, inputs: list[Any]) -> Value:
         low = 0.0
     if low != 0 or not high > 0:
         raise UserError(f"it clips at {low:g} and {high:g}; only ReLUs, 0 and a bound above it, are converted")
-    return rectified(graph, node, inputs[0], 0.0 if high >= np.finfo(np.float32).max else high)
+    return bounded(graph, node, inputs[0], 0.0 if high >= np.finfo(np.float32).max else high)
 
 
 @operation("Max")
@@ -129,14 +130,27 @@ def rectified(graph: Graph, node: Node, value: Value, clip: float) -> Value:
     known = set(graph.builder.populations)
     out = graph.builder.rectified(value, node.name, clip)
     new = [population for name, population in graph.builder.populations.items() if name not in known]
+    if new and not value.pooled:
+        graph.rectified[node.proto.output[0]] = new[-1].name
     became = ", ".join(f"{p.name} {p.shape[0]}x{p.shape[1]}x{p.shape[2]}" for p in new)
     graph.told(node, became or "nothing: its input is not negative")
     return out
 
 
+def bounded(graph: Graph, node: Node, value: Value, clip: float) -> Value:
+    """A ReLU with a bound; that of the ReLU just before it, if nothing else uses what this one gives."""
+    for name in node.proto.input:
+        own = graph.rectified.get(name)
+        if clip and own and graph.uses[name] == 1 and not graph.builder.populations[own].clip:
+            graph.builder.populations[own] = replace(graph.builder.populations[own], clip=clip)
+            graph.told(node, f"the bound of {own}")
+            return value
+    return rectified(graph, node, value, clip)
+
+
 @operation("MaxPool")
 def max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """Any window, stride, padding, ceil_mode, after a ReLU or before it: exact, of spikes."""
+    """Any window, stride, padding, ceil_mode, after a ReLU or before it: exact, of spikes; of one pixel: a stride."""
     value = inputs[0].as_map()
     if value is None:
         raise UserError("its input is no image")
@@ -145,6 +159,9 @@ def max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     kernel, stride = two(node, "kernel_shape"), two(node, "strides")
     padding = padding_of(node, value.shape[1:], kernel, stride)
     padding = ceiled(node, value, kernel, stride, padding)
+    if (kernel, padding) == ((1, 1), NOWHERE) and not value.pooled:
+        graph.told(node, f"every pixel of {stride[0]}x{stride[1]}")
+        return graph.builder.every(value, stride, node.name)
     window = {"kernel": kernel, "stride": stride, "padding": padding}
     out = graph.builder.pooled_maximum(value, window, node.name)
     pooled = ", ".join(term.pre for term in out.terms)
@@ -194,13 +211,15 @@ def global_average_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 def global_max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """Of all pixels."""
     axes = node.get("axes") if len(inputs) < 2 or inputs[1] is None else constant(inputs[1], "axes").tolist()
-    value = inputs[0].as_map()
-    if value is None or (node.proto.op_type == "ReduceMax" and sorted(axis % 4 for axis in axes or ()) != [2, 3]):
+    value, back = either_map(inputs[0]) if not inputs[0].pooled else (inputs[0], lambda out: out)
+    spatial = [2, 3] if back(value) is value else [1, 2]
+    reduced = sorted(axis % 4 for axis in axes or ()) if node.proto.op_type == "ReduceMax" else spatial
+    if value.as_map() is None or reduced != spatial:
         raise UserError("only the largest over height and width is converted")
     window = {"kernel": value.shape[1:], "stride": (1, 1), "padding": NOWHERE}
     out = graph.builder.pooled_maximum(value, window, node.name)
     graph.told(node, f"max pooling of {value.shape[1]}x{value.shape[2]}")
-    return out if node.get("keepdims", 1) else out.view(out.layout.reshape(1, -1))
+    return back(out) if node.get("keepdims", 1) else out.view(out.layout.reshape(1, -1))
 
 
 @operation("Min")
@@ -210,31 +229,35 @@ def minimum(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     others = [value for value in inputs if not isinstance(value, Value)]
     if len(values) != 1 or len(others) != 1 or np.size(others[0]) != 1 or not graph.builder.is_positive(values[0]):
         raise UserError("the smaller of two tensors; only of a ReLU's and a number it is converted")
-    return rectified(graph, node, values[0], number_of(others[0], np.inf))
+    return bounded(graph, node, values[0], number_of(others[0], np.inf))
 
 
 @operation("ReduceMean", "ReduceSum")
 def reduce_mean(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """Over height and width."""
+    """Over height and width, or one of them."""
     axes = node.get("axes") if len(inputs) < 2 or inputs[1] is None else constant(inputs[1], "axes").tolist()
     given = inputs[0]
-    if axes is not None and given.layout.ndim == 3 and [axis % 3 for axis in axes] == [2]:  # pixels in a row
-        planes = given.layout.shape[1] * given.shape[1] * given.shape[2] == given.layout.size
-        shape = (1, given.layout.shape[1], *given.shape[1:])
-        given, axes = given.view(given.layout.reshape(shape) if planes else given.layout), [2, 3]
+    row = axes is not None and given.layout.ndim == 3 and len(axes) == 1 and axes[0] % 3
+    if row:  # pixels in a row, or one channel after the other of each
+        turned = given.layout if row == 2 else given.layout.transpose(0, 2, 1)
+        planes = turned.shape[1] * given.shape[1] * given.shape[2] == turned.size
+        shape = (1, turned.shape[1], *given.shape[1:])
+        given, axes = given.view(turned.reshape(shape) if planes else turned), [2, 3]
     if axes is None or given.layout.ndim != 4:
         raise UserError("only means over height and width are converted")
     value, back = either_map(given)
     spatial = [2, 3] if back(value) is value else [1, 2]
-    if sorted(axis % 4 for axis in axes) != spatial:
+    reduced = {axis % 4 for axis in axes}
+    if not reduced or not reduced <= set(spatial):
         raise UserError(f"over the axes {axes}; only means over height and width are converted")
-    out = graph.builder.averaged(value, value.shape[1:], value.shape[1:], NOWHERE, node.name)
+    height, width = (value.shape[1 + n] if axis in reduced else 1 for n, axis in enumerate(spatial))
+    out = graph.builder.averaged(value, (height, width), (height, width), NOWHERE, node.name)
     if node.proto.op_type == "ReduceSum":
-        out = out.scaled(np.full(out.channels, float(value.shape[1] * value.shape[2])))
-    graph.told(node, f"average of {value.shape[1]}x{value.shape[2]}")
+        out = out.scaled(np.full(out.channels, float(height * width)))
+    graph.told(node, f"average of {height}x{width}")
     if node.get("keepdims", 1):
-        return back(out) if inputs[0].layout.ndim == 4 else out.view(out.layout.reshape(1, -1, 1))
-    return out.view(out.layout.reshape(1, -1))
+        return out.view(out.layout.reshape((1, -1, 1) if row == 2 else (1, 1, -1))) if row else back(out)
+    return out.view(back(out).layout.squeeze(tuple(reduced)))
 
 
 @operation("BatchNormalization")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from netspec.errors import UserError
-from netspec.importing.sources import one_line
+from netspec.errors import UserError, one_line
 
 __all__ = ["ENDS", "NirNode", "PlainGraph", "read_graph", "text"]
 

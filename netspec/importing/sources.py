@@ -96,8 +96,10 @@ def import_torch(
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise UserError(f"{MISSING} ({error.name} is missing)") from error
+        if not isinstance(module, nn.Module):
+            raise UserError(f"a torch module is needed, not an object of type {type(module).__name__}")
         try:
-            module = copy.deepcopy(module).eval().float()
+            module = copy.deepcopy(module).eval().float().cpu()
         except Exception as error:  # as with the old torch.nn.utils.weight_norm
             told = f"{type(module).__name__} cannot be copied: {one_line(error)}"
             raise UserError(f"{told} (use torch.nn.utils.parametrizations, or remove_weight_norm)") from error
@@ -194,6 +196,8 @@ def read(
     builder = Builder(shape, coding.largest, bgr=coding.bgr)
     graph = Graph(model, builder, LAYERS | TENSORS, last)
     value = graph.read()
+    if value.layout.size < 2:
+        raise UserError("the network gives one number, and a class is the largest of several: give it two outputs")
     called = tuple(classes) if classes else tuple(str(n) for n in range(value.layout.size))
     if len(called) != value.layout.size:
         raise UserError(f"{len(called)} classes, but the network has {value.layout.size} outputs")

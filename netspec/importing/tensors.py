@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from netspec.errors import UserError
 from netspec.importing.graph import Graph, Node, constant, either_map, evaluated, number_of, table
-from netspec.importing.values import NOWHERE, Choice, Value, canonical, constant_of_channels, simplified
+from netspec.importing.values import NOWHERE, Choice, Value, constant_of_channels, simplified
 
 __all__ = ["TENSORS", "added", "multiplied"]
 
@@ -68,7 +68,7 @@ def mul(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     if len(values) == 2:
         raise UserError("two tensors that depend on the image are multiplied; spikes cannot be gated")
     (factor,) = (value for value in inputs if not isinstance(value, Value))
-    return multiplied(values[0], spread(factor, values[0]))
+    return multiplied(values[0], factor)
 
 
 @operation("Div")
@@ -76,7 +76,7 @@ def div(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """By a constant of each channel."""
     if not isinstance(inputs[0], Value) or isinstance(inputs[1], Value):
         raise UserError("it divides by a tensor that depends on the image")
-    return multiplied(inputs[0], 1 / spread(inputs[1].astype(np.float64), inputs[0]))
+    return multiplied(inputs[0], 1 / inputs[1].astype(np.float64))
 
 
 @operation("Neg")
@@ -107,7 +107,7 @@ def add(graph: Graph, node: Node, inputs: list[Any]) -> Value:
         total = summed(graph, total, other)
     for other in inputs:
         if not isinstance(other, Value):
-            total = added(total, spread(other, total))
+            total = added(total, other)
     return total
 
 
@@ -166,7 +166,7 @@ def rearranged(graph: Graph, node: Node, inputs: list[Any]) -> Any:
     value = inputs[0]
     if not isinstance(value, Value) or any(isinstance(other, Value) for other in inputs[1:]):
         raise UserError("its shape or indices depend on the image")
-    if node.proto.op_type == "Slice" and (strided := every_other(graph, value, inputs)) is not None:
+    if node.proto.op_type == "Slice" and (strided := every_other(graph, node, inputs)) is not None:
         return strided
     names = [name for name in node.proto.input if name]
     given = dict(zip(names, [value.layout, *(each for each in inputs[1:] if each is not None)], strict=True))
@@ -184,10 +184,10 @@ def rearranged(graph: Graph, node: Node, inputs: list[Any]) -> Any:
     return views if len(views) > 1 else views[0]
 
 
-def every_other(graph: Graph, value: Value, inputs: list[Any]) -> Value | None:
+def every_other(graph: Graph, node: Node, inputs: list[Any]) -> Value | None:
     """Every second (third, ...) pixel each way, of a map with channels first; None if it is no such slice."""
-    starts, ends, axes, steps = (*inputs[1:], None, None, None)[:4]
-    if steps is None or value.layout.ndim != 4 or not value.chosen or value.pooled:
+    value, starts, ends, axes, steps = (*inputs, None, None, None)[:5]
+    if steps is None or value.layout.ndim != 4 or value.pooled:
         return None
     steps = dict(zip(map(int, axes if axes is not None else range(4)), map(int, steps), strict=True))
     if max(steps.values()) == 1:
@@ -197,19 +197,9 @@ def every_other(graph: Graph, value: Value, inputs: list[Any]) -> Value | None:
         begin[axis] == 0 and int(end) >= value.layout.shape[axis] for axis, end in zip(steps, ends, strict=True)
     )
     taken = value.as_map()
-    plain = taken is not None and all(isinstance(t, Choice) and t.padding == NOWHERE for t in taken.terms)
-    if taken is None or not plain or not whole or set(steps) - {2, 3}:
+    if taken is None or not whole or set(steps) - {2, 3}:
         return None
-    down, right = steps.get(2, 1), steps.get(3, 1)
-    terms = tuple(
-        replace(term, stride=(term.stride[0] * down, term.stride[1] * right))
-        for term in taken.terms
-        if isinstance(term, Choice)
-    )
-    bias = taken.bias if taken.bias.shape[1:] == (1, 1) else taken.bias[:, ::down, ::right]
-    height, width = taken.shape[1:]
-    shape = (taken.channels, -(-height // down), -(-width // right))
-    return Value(shape, terms, bias, canonical(shape))
+    return graph.builder.every(taken, (steps.get(2, 1), steps.get(3, 1)), node.name)
 
 
 @operation("Pad")
@@ -234,7 +224,7 @@ def pad(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     place = np.concatenate([np.full(before, -1), np.arange(given.channels), np.full(after, -1)])
     out = given
     if (top, left, bottom, right) != NOWHERE:
-        if not given.chosen:
+        if not all(isinstance(term, Choice) and term.stride == (1, 1) for term in given.terms):
             out = graph.builder.relayed(given, node.name)
         terms = tuple(
             replace(term, padding=tuple(np.add(term.padding, (top, left, bottom, right)).tolist()))
@@ -251,14 +241,32 @@ def pad(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 @operation("Softmax", "LogSoftmax")
 def softmax(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """At the end alone, where it is dropped: it does not change the class."""
-    if node.proto.output[0] not in {output.name for output in graph.graph.output}:
-        uses = graph.uses.get(node.proto.output[0], 0)
-        follow = [n for n in graph.graph.node if node.proto.output[0] in n.input]
-        if uses != 1 or follow[0].op_type not in ("Identity", "Reshape", "Squeeze", "Flatten"):
-            raise UserError("only at the end of a network; attention cannot be converted")
-    if inputs[0].layout.ndim != 2 or node.get("axis", -1) not in (1, -1):
+    if not at_the_end(graph, node):
+        raise UserError("only at the end of a network; attention cannot be converted")
+    shape = inputs[0].layout.shape
+    if node.get("axis", -1) % len(shape) != 1 or shape[1] != inputs[0].layout.size:
         raise UserError("it is not over the classes")
+    return dropped(graph, node, inputs[0])
+
+
+@operation("Sigmoid")
+def sigmoid(graph: Graph, node: Node, inputs: list[Any]) -> Value:
+    """Likewise."""
+    if not at_the_end(graph, node):
+        raise UserError("spikes cannot be multiplied by a gate; leave it out, or train without it")
+    return dropped(graph, node, inputs[0])
+
+
+def at_the_end(graph: Graph, node: Node) -> bool:
+    """Whether nothing but another order of the numbers comes after it."""
+    name = node.proto.output[0]
+    follow = [n for n in graph.graph.node if name in n.input]
+    last = name in {output.name for output in graph.graph.output}
+    return last or [n.op_type for n in follow] in (["Identity"], ["Reshape"], ["Squeeze"], ["Flatten"])
+
+
+def dropped(graph: Graph, node: Node, value: Value) -> Value:
     graph.dropped.append(node.proto.op_type)
     graph.scores = node.proto.input[0]
     graph.told(node, "dropped: it does not change the class")
-    return inputs[0]
+    return value

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from netspec.errors import UserError
 
 __all__ = [
-    "NOWHERE", "Choice", "Term", "Value", "Weighted", "canonical", "constant_of_channels", "convolved", "simplified",
-    "ungrouped",
+    "NOWHERE", "Choice", "Sides", "Term", "Value", "Weighted", "canonical", "constant_of_channels", "convolved",
+    "simplified", "ungrouped",
 ]  # fmt: skip
 
 Sides = tuple[int, int, int, int]

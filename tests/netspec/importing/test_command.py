@@ -51,6 +51,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     parallel = {f"module.{name}": value for name, value in net.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": parallel}, "ddp.pth")
     save_file(net.state_dict(), "plain.safetensors")
+    old = {f"model.{name}": value for name, value in net.state_dict().items() if "num_batches" not in name}
+    torch.save({"state_dict": old, "global_step": 3}, "lightning.ckpt")
     torch.save(nn.Linear(2, 2), "whole.pt")
     other = net.state_dict() | {"fc.weight": torch.zeros(2, 32)}
     torch.save(other, "other.pt")
@@ -76,7 +78,7 @@ def bring(*arguments: object) -> Ended:
     return run("importing", main, *arguments)
 
 
-@pytest.mark.parametrize("weights", ["plain.pt", "ddp.pth", "plain.safetensors"])
+@pytest.mark.parametrize("weights", ["plain.pt", "ddp.pth", "plain.safetensors", "lightning.ckpt"])
 @pytest.mark.parametrize("name", ["Net", "build", "net"])
 def test_modules_and_weights_of_all_kinds_give_the_same_network(folder, name, weights):
     options = ("--weights", weights, "--input", 3, 8, 8, "--classes", "classes.txt", "--out", "n.safetensors")
@@ -118,7 +120,7 @@ REFUSED = {
     "model.py:net --mean 0.5 0.5": "mean has 2 numbers, the network sees 3 channels",
     "model.py:net --std 0": "mean and std must be finite numbers, std positive",
     "model.py:net --scale 0": "the scale must be a positive number",
-    "model.py:gated": "1.0 (silu): Sigmoid is not supported; spikes cannot be multiplied by a gate",
+    "model.py:gated": "1.0 (silu): Sigmoid is not supported here: spikes cannot be multiplied by a gate",
     "noise.onnx": "noise.onnx is no ONNX graph, or damaged",
     "empty.onnx": "empty.onnx is no ONNX graph: it holds no operations",
     "gone.onnx": "there is no file gone.onnx",

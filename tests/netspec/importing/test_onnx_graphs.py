@@ -1,5 +1,6 @@
 """Random sequences of the operations that are supported, written as ONNX, give the graph's own outputs."""
 
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -158,6 +159,18 @@ def tiny(**changes) -> onnx.ModelProto:
     writer = Writer(np.random.default_rng(0))
     flat = writer.add("Flatten", writer.add("Relu", writer.add("Conv", "image", writer.numbers(4, 2, 3, 3))), axis=1)
     return writer.model(writer.add("Gemm", flat, writer.numbers(80, 3)), **changes)
+
+
+def test_windows_that_ceil_mode_does_not_change(monkeypatch):
+    """The reference of onnx makes 8x9 of 6x7 then."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    writer = Writer(np.random.default_rng(0))
+    branch = writer.add("Relu", writer.add("Conv", "image", writer.numbers(4, 2, 1, 1)))
+    window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1]}
+    pooled = writer.add("MaxPool", branch, ceil_mode=1, **window)
+    flat = writer.add("Flatten", writer.add("Add", branch, pooled), axis=1)
+    net = from_onnx(writer.model(writer.add("Gemm", flat, writer.numbers(168, 3))))
+    assert [population.shape for population in net.spec.populations] == [(6, 7, 2), *[(6, 7, 4)] * 2, (1, 1, 3)]
 
 
 def test_channels_may_stand_last_in_the_input():

@@ -98,6 +98,7 @@ class Spelt(nn.Module):
 
 
 GAIN = torch.linspace(0.1, 3, 16).view(16, 1, 1)
+TWO = (2, 2, 2, 2)
 MASK = torch.tensor([0.0] * 9 + [-1e5])  # of a class that is not used
 GREY = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
 SPELLINGS = {
@@ -111,6 +112,15 @@ SPELLINGS = {
     "bound from above": (lambda n, x: n.fc(relu(n.conv(x)).clamp(max=1).mean((2, 3))), 8),
     "smaller of two": (lambda n, x: n.fc(torch.minimum(relu(n.conv(x)), torch.tensor(0.5)).mean((2, 3))), 8),
     "mean of a row": (lambda n, x: n.fc(relu(n.conv(x)).flatten(2).mean(-1)), 8),
+    "means one after the other": (lambda n, x: n.fc(relu(n.conv(x)).mean(3).mean(2)), 8),
+    "sums one after the other": (lambda n, x: n.fc(relu(n.conv(x)).sum(2, keepdim=True).sum((2, 3))), 8),
+    "mean of columns": (lambda n, x: n.fc(relu(n.conv(x).permute(0, 2, 3, 1).mean(2)).mean(1)), 8),
+    "mean of what stands first": (lambda n, x: n.fc(relu(n.conv(x)).flatten(2).mT.mean(1, True)[:, 0]), 8),
+    "maximum of channels last": (lambda n, x: n.fc(relu(n.conv(x)).permute(0, 2, 3, 1).amax((1, 2))), 8),
+    "pixels left out, zeros around": (lambda n, x: n.fc(relu(n.conv(F.pad(x[:, :, ::2, ::3], TWO))).mean((2, 3))), 8),
+    "pixels left out before the ReLU": (lambda n, x: n.fc(relu(n.conv(x)[:, :, ::2, ::2]).mean((2, 3))), 8),
+    "softmax of an image of one pixel": (lambda n, x: torch.softmax(n.conv(x).mean((2, 3), keepdim=True), 1), 8),
+    "windows of zeros alone": (lambda n, x: n.fc(F.max_pool2d(F.pad(relu(n.conv(x)), TWO), 2).mean((2, 3))), 8),
 }
 
 
@@ -124,8 +134,51 @@ def test_other_spellings(name):
     expected = (
         expected["logits"] if isinstance(expected, dict) else expected[0] if isinstance(expected, tuple) else expected
     )
+    found, expected = (torch.softmax(found, 1), expected.flatten(1)) if "softmax" in name else (found, expected)
     scale = expected.abs().amax(0)
     assert float(((found - expected).abs() / scale).max()) < 1e-3  # of each class, however large another one is
+
+
+AFTER = torch.linspace(-1, 1, 64).view(8, 8, 1, 1)
+POPULATIONS = {  # between the input and a last convolution, each with its bound
+    "a window of one pixel": (lambda n, x: F.max_pool2d(relu(n.conv(x)), 1, 2), ["if"]),
+    "a window of one pixel of a sum": (lambda n, x: relu(F.max_pool2d(n.conv(x), 1, 2)), ["relay", "if"]),
+    "the average of one pixel": (lambda n, x: F.avg_pool2d(relu(n.conv(x)), 1, 2), ["if"]),
+    "zeros around a max pooling": (
+        lambda n, x: F.max_pool2d(F.pad(relu(n.conv(x)), (1, 2, 1, 0)), 3, 2),
+        ["if", "max"],
+    ),
+    "the average of what has no ReLU": (lambda n, x: F.avg_pool2d(n.conv(x), 2), ["relay"]),
+    "a bound after the ReLU": (lambda n, x: relu(n.conv(x)).clamp(max=0.25), ["if 0.25"]),
+    "the smaller of two": (lambda n, x: torch.minimum(relu(n.conv(x)), torch.tensor(0.25)), ["if 0.25"]),
+    "a bound of one branch": (lambda n, x: bounded_too(relu(n.conv(x))), ["if", "if 0.25"]),
+}
+
+
+def bounded_too(y):
+    return y + y.clamp(max=0.25)
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_what_needs_no_neurons_of_its_own_gets_none(name):
+    function, expected = POPULATIONS[name]
+    module = Spelt(lambda n, x: n.fc(relu(F.conv2d(function(n, x), AFTER)).amax((2, 3))))
+    imported = import_torch(module.eval(), (3, 16, 16))
+    populations = imported.checkpoint.spec.populations[1:-3]
+    assert [f"{p.kind} {p.clip:g}" if p.clip else p.kind for p in populations] == expected
+    assert imported.difference < 1e-5
+
+
+def test_a_sigmoid_at_the_end_is_dropped():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3), nn.Sigmoid())
+    imported = import_torch(module.eval(), (3, 8, 8))
+    assert imported.steps[-1].became == "dropped: it does not change the class"
+    shown = images(side=8)
+    with torch.no_grad():
+        expected = module[:-1](torch.from_numpy(shown.transpose(0, 3, 1, 2).copy()).float() / 255)
+        net = imported.checkpoint
+        found = ANN.of(net)(torch.from_numpy(net.encode(shown).transpose(0, 3, 1, 2).copy()))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(6, 64, 1), (16, 8, 1), (2, 16, 3)])
@@ -209,10 +262,10 @@ class Recurrent(nn.Module):
     ("inner", "message"),
     [
         (nn.LeakyReLU(0.1), r"outer.1.1 .*LeakyRelu is not supported; train the network with ReLU in its place"),
-        (nn.SiLU(), r"outer.1.1 .*Sigmoid is not supported; spikes cannot be multiplied by a gate"),
+        (nn.SiLU(), r"outer.1.1 .*Sigmoid is not supported here: spikes cannot be multiplied by a gate"),
         (nn.GELU(), r"outer.1.1 .*(Gelu|Erf) is not supported; .*train the network with ReLU in its place"),
         (nn.Tanh(), r"outer.1.1 .*Tanh is not supported"),
-        (Gate(), r"outer.1.1 .*Sigmoid is not supported; spikes cannot be multiplied by a gate"),
+        (Gate(), r"outer.1.1 .*Sigmoid is not supported here: spikes cannot be multiplied by a gate"),
         (Attention(), r"outer.1.1 .*MatMul is not supported here: its weights depend on the image"),
         (Recurrent(), r"outer.1.1.*(GRU|Transpose|Slice|Gather).* not supported"),
         (nn.ConvTranspose2d(4, 2, 3), r"outer.1.1 .*ConvTranspose is not supported; only networks that classify"),
@@ -221,7 +274,7 @@ class Recurrent(nn.Module):
         (nn.AvgPool2d(3, 2, ceil_mode=True), r"outer.1.1 .*its last windows are incomplete \(ceil_mode\)"),
         (
             nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)),
-            r"outer.1.1.1 .*it comes after a max pooling without a ReLU",
+            r"outer.1.1.1 .*it comes after a max pooling of what may be negative, and no ReLU is",
         ),
         (nn.Hardtanh(-1, 1), r"outer.1.1 .*it clips at -1 and 1; only ReLUs"),
         (nn.ReflectionPad2d(1), r"outer.1.1 .*only zeros are put around an image"),
@@ -277,6 +330,10 @@ def test_what_cannot_run_or_has_no_classes_is_told():
     for shape in ((3, -8, 8), (3, 8)):
         with pytest.raises(UserError, match="the shape of an input is three numbers"):
             from_torch(nn.Conv2d(3, 4, 3), shape)
+    with pytest.raises(UserError, match=r"a torch module is needed, not an object of type type"):
+        from_torch(nn.ReLU, (3, 8, 8))
+    with pytest.raises(UserError, match=r"the network gives one number, and a class is the largest of several"):
+        from_torch(nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Sigmoid()), (3, 2, 2))
     two = Spelt(lambda n, x: (n.fc(relu(n.conv(x)).mean((2, 3))), x))
     with pytest.raises(UserError, match="a network with one output is needed, this one has 2"):
         from_torch(two, (3, 8, 8))
