@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", metavar="NAME|DIR", help="images on which it is compared, besides noise")
     parser.add_argument(
         "--reset", choices=RESETS,
-        help="of a NIR graph's neurons; without this option to v_reset, as NIR has it (sinabs subtracts)",
+        help="of a NIR graph's neurons; without this option to v_reset, as NIR has it (sinabs and snnTorch subtract)",
     )  # fmt: skip
     parser.add_argument(
         "--dt", type=number("--dt", float, above=0),

@@ -141,7 +141,7 @@ class _Reader:
         """What a step lasts."""
         nodes = self.graph.nodes.values()
         said = self.asked_dt if self.asked_dt is not None else self.graph.metadata.get("dt") if self.ours else None
-        if isinstance(said, (int, float)) and not isinstance(said, bool):
+        if isinstance(said, (int, float, np.number)) and not isinstance(said, bool):
             if not 0 < said < np.inf:
                 raise UserError(f"a step must last longer than 0, got {said}")
             return float(said)
@@ -165,7 +165,8 @@ class _Reader:
         silent = [n.name for n in self.graph.nodes.values() if n.kind.endswith("IF") and "v_reset" not in n.fields]
         why = "an older file, which does not say" if silent else "as the file says"
         self.notes.append(
-            f"reset: to v_reset, {why}; NIR cannot say 'by subtraction', which sinabs does: then reset subtract"
+            f"reset: to v_reset, {why}; NIR cannot say 'by subtraction', as sinabs has it, snnTorch if not told "
+            "otherwise, and SpikingJelly with v_reset=None: then reset subtract"
         )
         return "zero"
 

@@ -109,7 +109,7 @@ class _Writer:
                 self._population(population)
         if idle := [population.name for population in spec.populations if population.name not in leading]:
             self.notes.append(f"left out, since nothing of them reaches the output: {', '.join(idle)}")
-        out = "output" if spec.output.name != "output" else "out"
+        out = self._free("output" if spec.output.name != "output" else "out")
         (last,) = self.sources[spec.output.name]
         self.nodes[out] = self.nir.Output({"output": np.array(self._shape(spec.output))})
         self.edges.append((last, out))
@@ -239,13 +239,13 @@ class _Writer:
             self.rounded.append(projection.name)
         starts = self.sources[pre.name]
         if projection.pool > 1 and not from_flat:
-            starts = [self._node(f"{projection.name}_pool", self._pool_node(projection.pool), starts)]
+            starts = [self._node(self._free(f"{projection.name}_pool"), self._pool_node(projection.pool), starts)]
         if dense:
             return [self._affine(projection, post, folded, own, starts, from_flat)]
         end = self._convolution(projection, pre, folded, own, starts)
         if flat:
             flattened = self.nir.Flatten({"input": np.array(_plane(post))}, 0, -1)
-            end = self._node(f"{projection.name}_flatten", flattened, [end])
+            end = self._node(self._free(f"{projection.name}_flatten"), flattened, [end])
         return [end]
 
     def _joined_already(self, projection: Projection) -> bool:
@@ -285,7 +285,8 @@ class _Writer:
         """An Affine node; vectors run over (channel, y, x)."""
         if not from_flat:
             pixels = np.array(weights.shape[1:])
-            starts = [self._node(f"{projection.name}_flatten", self.nir.Flatten({"input": pixels}, 0, -1), starts)]
+            flattened = self.nir.Flatten({"input": pixels}, 0, -1)
+            starts = [self._node(self._free(f"{projection.name}_flatten"), flattened, starts)]
         rows = weights.reshape(*post.shape, -1).transpose(2, 0, 1, 3).reshape(post.size, -1)
         own = bias.reshape(post.shape).transpose(2, 0, 1).ravel()
         return self._node(projection.name, self.nir.Affine(np.ascontiguousarray(rows), own.copy()), starts)
@@ -308,8 +309,16 @@ class _Writer:
         kind = self.nir.SumPool2d if self.pool == "sum" else self.nir.AvgPool2d
         return kind(np.array([side, side]), np.array([side, side]), np.array([0, 0]))
 
+    def _free(self, wanted: str) -> str:
+        """A name for a node that stands for no population or projection, which keep their own."""
+        spec = self.network.spec
+        taken = {*self.nodes, *(p.name for p in spec.populations), *(p.name for p in spec.projections)}
+        name, number = wanted, 2
+        while name in taken:
+            name, number = f"{wanted}_{number}", number + 1
+        return name
+
     def _node(self, name: str, node: Any, starts: Sequence[str]) -> str:
-        assert name not in self.nodes
         self.nodes[name] = node
         self.edges += [(start, name) for start in starts]
         return name

@@ -184,7 +184,7 @@ def test_resets_steps_and_sizes_of_spikes():
         found = run_events(imported.checkpoint, imported.conversion, events, STEPS)
         expected = simulated(graph, signal.reshape(STEPS, 8), dt=1e-4, subtract=reset == "subtract")
         np.testing.assert_array_equal(spikes(found), expected)
-    one, whole = from_nir(graph, dt=2e-4), from_nir(graph, dt=1e-4, spike="1/dt")
+    one, whole = from_nir(graph, dt=np.float32(2e-4)), from_nir(graph, dt=1e-4, spike="1/dt")
     plain = from_nir(graph).checkpoint
     for name, weights in plain.weights.items():
         np.testing.assert_allclose(one.checkpoint.weights[name], 2 * weights, rtol=1e-6)

@@ -101,6 +101,30 @@ def test_through_a_file_and_brian2(tmp_path):
             np.testing.assert_array_equal(spikes(found, name), spikes(expected, name), err_msg=runtime)
 
 
+def test_populations_may_have_any_name():
+    shapes = {"input": (4, 4, 1), "out": (4, 4, 1), "out_to_output_pool": (4, 4, 1), "output": (1, 1, 2)}
+    spec = net(
+        "names",
+        shapes,
+        Projection("input", "out", kernel=3, padding=1),
+        Projection("out", "out_to_output_pool", kernel=(1, 3), padding=(0, 1)),
+        Projection("out", "output", "dense", pool=2),
+        Projection("out_to_output_pool", "output", "dense", pool=2, label="out_to_output_flatten"),
+    )
+    network = checkpoint(spec)
+    conversion = converted(network)
+    graph = to_nir(network, conversion).graph
+    assert {*shapes, "out_2", "out_to_output_pool_2", "out_to_output_flatten"} <= set(graph.nodes)
+    back = from_nir(graph)
+    events, _ = shown(spec, 60, signed=True)
+    expected = run_events(network, conversion, events, 60)
+    found = run_events(back.checkpoint, back.conversion, events, 60)
+    for name in ("out", "out_to_output_pool", "output"):
+        assert spikes(expected, name).any()
+        own = name.replace("_to_", "_")  # as populations are called that come in
+        np.testing.assert_array_equal(spikes(found, own), spikes(expected, name), err_msg=name)
+
+
 def test_spike_values_and_thresholds_of_channels_are_folded_into_weights():
     spec = net(
         "two", {"input": (4, 4, 1), "a": (4, 4, 2), "output": (1, 1, 3)},
