@@ -35,6 +35,7 @@ from netspec.conversion import Conversion
 from netspec.errors import UserError
 from netspec.thresholds import open_thresholds
 from sims.report.plots import (
+    PAPER_MARK,
     convergence,
     percent_axis,
     rates_against_activations,
@@ -228,7 +229,7 @@ def _errors(
 
 def _seeds(rows: pd.DataFrame) -> list[str]:
     seeds = rows["seed"].iloc[0].split()
-    return [f"mean of seeds {', '.join(seeds)}"] if len(seeds) > 1 else []
+    return [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
 
 
 def _band(ax: Axes, rows: pd.DataFrame, number: int) -> None:
@@ -241,7 +242,7 @@ def _band(ax: Axes, rows: pd.DataFrame, number: int) -> None:
 def _legend(ax: Axes, title: str, below: bool) -> None:
     """Each name once, what is common to the curves at the end; below the axes where curves leave no room."""
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    common = [name for name in ("ANN", "the paper's end") if name in handles]
+    common = [name for name in ("ANN", PAPER_MARK) if name in handles]
     order = [name for name in handles if name not in common] + common
     place: dict[str, Any] = {"title": title, "title_fontsize": 6.5, "alignment": "left"}
     if below:

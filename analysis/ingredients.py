@@ -25,7 +25,7 @@ from netspec.training_images import random_training_images
 from sims.brian.runtime import open_simulator
 from sims.conversion.activations import activations_of, from_activations
 from sims.conversion.search import search
-from sims.report.style import COLOURS, MUTED
+from sims.report.style import MARKERS, MUTED
 from sims.simulation.metrics import ac_mac_ratio, error
 from sims.simulation.run_input import RunInput
 
@@ -109,9 +109,9 @@ def measured(
 def plot_ingredients(ax: Axes, table: pd.DataFrame, names: list[str] | None = None) -> Axes:
     """Errors against the number of steps, a curve for each ingredient that is changed."""
     curves = dict(list(table.groupby("ingredient", sort=False)))
-    colours = [colour for name, colour in COLOURS.items() if name != "grey"]
     for place, (name, rows) in enumerate((name, rows) for name, rows in curves.items() if not names or name in names):
-        ax.plot(rows["steps"], rows["snn_error"], marker=".", color=colours[place % len(colours)], label=name)
+        line = f"{MARKERS[place % len(MARKERS)]}{'--' if place % 2 else '-'}"  # some curves lie on others
+        ax.plot(rows["steps"], rows["snn_error"], line, label=name, fillstyle="none")
     ax.axhline(table["ann_error"].iloc[0], color=MUTED, linewidth=0.8, label="ANN")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")

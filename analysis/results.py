@@ -21,7 +21,7 @@ LAYER = "spikes_per_neuron_"
 ARCHITECTURES = {"vgg": "VGG-", "resnet": "ResNet-"}
 DATA = {"cifar10": "CIFAR-10", "imagenette": "Imagenette", "imagenet": "ImageNet"}
 VARIANTS = {
-    "basic": "no junction ReLUs",
+    "basic": "basic architecture",
     "constraint1": "no pre-processing layers",
     "steps16": "trained in 16 steps",
 }
@@ -74,7 +74,7 @@ PAPER = (
 
 
 def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
-    """All tables of a kind.
+    """All tables of a kind; seeds that were evaluated apart are brought together (see :func:`together`).
 
     Parameters
     ----------
@@ -108,7 +108,44 @@ def load(kind: str, folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
     for name, table in tables.items():
         if missing := {*SETTING, "seed"} - {*table, *LATER}:
             raise UserError(f"{names[name]} has no column {min(missing)}; make it again with sims/evaluate.py")
-    return {name: table.assign(**{k: v for k, v in LATER.items() if k not in table}) for name, table in tables.items()}
+    later = {name: {k: v for k, v in LATER.items() if k not in table} for name, table in tables.items()}
+    return {name: together(table.assign(**later[name])) for name, table in tables.items()}
+
+
+def together(table: pd.DataFrame) -> pd.DataFrame:
+    """With seeds that were evaluated apart, on the same images and for as long, as one evaluation.
+
+    Its rows are means over those seeds that have one for that number of steps. An evaluation that shares seeds with a
+    larger one stays as it is.
+    """
+    same = [*SETTING, "runtime", "images"]
+    longest = table.groupby([*same, "seed"], dropna=False)["steps"].transform("max")
+    parts = []
+    for _, rows in table.groupby([*same, longest], sort=False, dropna=False):
+        apart: list[str] = []
+        for seeds in sorted(rows["seed"].unique(), key=lambda seeds: -len(seeds.split())):
+            if not set(seeds.split()) & {seed for other in apart for seed in other.split()}:
+                apart.append(seeds)
+        mine = rows["seed"].isin(apart)
+        parts += [_mean(rows[mine]), rows[~mine]] if len(apart) > 1 else [rows]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def _mean(rows: pd.DataFrame) -> pd.DataFrame:
+    """One evaluation of several, with the seeds of all and the standard deviation over them."""
+    seeds = sorted({seed for each in rows["seed"] for seed in each.split()}, key=int)
+    measured = [str(name) for name in rows.select_dtypes("float") if name not in (*SETTING, "snn_error_sd")]
+    means = []
+    for _, same in rows.groupby("steps"):
+        mean, n = same.iloc[0].copy(), same["seed"].map(lambda seeds: len(seeds.split()))
+        for column in measured:
+            mean[column] = np.average(same[column], weights=n)
+        if "snn_error_sd" in same and n.sum() > 1:
+            within = ((n - 1) * same["snn_error_sd"].fillna(0) ** 2).sum()
+            between = (n * (same["snn_error"] - mean["snn_error"]) ** 2).sum()
+            mean["snn_error_sd"] = np.sqrt((within + between) / (n.sum() - 1))
+        means.append(mean)
+    return pd.DataFrame(means).astype(rows.dtypes).assign(seed=" ".join(seeds))
 
 
 def choose(
@@ -218,7 +255,7 @@ def main_networks(tables: Iterable[str], data: str | None = None) -> dict[str, s
 
 
 def describe(name: str) -> str:
-    """A checkpoint's name for people: ``'resnet20-cifar10-basic'`` is a ResNet-20, CIFAR-10, no junction ReLUs."""
+    """A checkpoint's name for people: ``'resnet20-cifar10-basic'`` is a ResNet-20, CIFAR-10, basic architecture."""
     network, *rest = name.split("-")
     kind = network.rstrip("0123456789")
     label = ARCHITECTURES.get(kind, kind) + network.removeprefix(kind)

@@ -11,6 +11,7 @@ from analysis.results import (
     SETTING,
     describe,
     evaluations,
+    largest,
     layers,
     thresholds_of,
     with_width,
@@ -61,9 +62,8 @@ def comparison(errors: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The paper's networks and their answers in few steps, on all test images of CIFAR-10: README's table.
 
-    A row for each conversion of a network and each number of steps that it was shown for, VGG and more steps first;
-    seeds evaluated apart are brought together. Not of networks trained for spikes, whose ANNs are nothing to compare
-    with.
+    A row for each conversion of a network and each number of steps that it was shown for, VGG and more steps first. Not
+    of networks trained for spikes, whose ANNs are nothing to compare with.
     """
     rows = []
     for name, table in errors.items():
@@ -74,36 +74,25 @@ def headline(errors: Mapping[str, pd.DataFrame], operations: Mapping[str, pd.Dat
             work = operations.get(name, every.iloc[:0])
             work = work[(work[SETTING] == list(setting)).all(axis=1) & (work["images"] == TEST_IMAGES)]
             for steps in every["steps"].unique():
-                last, counted = of_other_seeds(every[every["steps"] == steps]), work[work["steps"] == steps]
+                last, counted = largest(every[every["steps"] == steps]).iloc[0], work[work["steps"] == steps]
                 if counted.empty and steps < every["steps"].max():
                     continue
-                first, n = last.iloc[0], [len(seeds.split()) for seeds in last["seed"]]
                 rows.append(
                     {
                         "network": describe(name).replace(", CIFAR-10", ""),
-                        "conversion": thresholds_of(first),
-                        "reset": first["reset"],
+                        "conversion": thresholds_of(last),
+                        "reset": last["reset"],
                         "steps": steps,
-                        "seeds": sum(n) if first["coding"] == "poisson" else "",
-                        "ANN": f"{first['ann_error']:.2f} %",
-                        "SNN": f"{np.average(last['snn_error'], weights=n):.2f} %",
-                        "increment": f"{np.average(last['increment'], weights=n):+.2f}",
-                        "AC/MAC": _layerwise(name, counted.iloc[0]) if len(counted) else "",
-                        "the paper's ANN, SNN": _published(name, first).rsplit(",", 1)[0],
+                        "seeds": len(last["seed"].split()) if last["coding"] == "poisson" else "",
+                        "ANN": f"{last['ann_error']:.2f} %",
+                        "SNN": f"{last['snn_error']:.2f} %",
+                        "increment": f"{last['increment']:+.2f}",
+                        "AC/MAC": _layerwise(name, largest(counted).iloc[0]) if len(counted) else "",
+                        "the paper's ANN, SNN": _published(name, last).rsplit(",", 1)[0],
                     }
                 )
     rows.sort(key=lambda row: (not row["network"].startswith("VGG"), -row["steps"]))
     return pd.DataFrame(rows)
-
-
-def of_other_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of rows for the same steps those of most seeds, and others that share none with them: no seed counts twice."""
-    every = [set(str(seeds).split()) for seeds in rows["seed"]]
-    taken: list[int] = []
-    for place in sorted(range(len(rows)), key=lambda place: -len(every[place])):
-        if not any(every[place] & every[other] for other in taken):
-            taken.append(place)
-    return rows.iloc[sorted(taken)]
 
 
 def _with_sd(mean: float, sd: float) -> str:

@@ -39,15 +39,19 @@ def number(option: str, kind: type = int, **bounds: float) -> Callable[[str], fl
     return convert
 
 
+RESET_HELP = "what a spike does to the membrane: sets it to zero, or subtracts the threshold"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "checkpoint": {"metavar": "FILE|NAME", "help": "trained network: a file, or the name of a shipped one"},
+    "checkpoint": {
+        "metavar": "FILE|NAME",
+        "help": "trained network: a file, or the name of a shipped one (docs/training.md lists them)",
+    },
     "data": {
         "metavar": "NAME|DIR",
         "help": "cifar10 (downloaded once), a folder of its binary files, one with train/CLASS/* and val/CLASS/*, an "
         ".npz file with images and labels; "
         "not to train on: a folder of images, cifar10-samples, imagenet-samples",
     },
-    "images": {"type": int, "help": "how many: random ones of training images, the first of test images"},
+    "images": {"type": int, "help": "number of images: random ones of training images, the first of test images"},
     "seed": {"type": int, "help": "of all random numbers"},
     "seeds": {"type": number("--seeds", least=1), "help": "how many: --seed, --seed + 1, ..."},
     "steps": {"type": int, "help": "time steps for each image"},
@@ -60,8 +64,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": f"a file, or the name of one beside the checkpoint: {', '.join(VARIANTS)}, fast, ...",
     },
     "conversions": {"metavar": "FILE|NAME", "help": "files, or names of those beside the checkpoint"},
-    "reset": {"choices": RESETS, "help": "of the membrane at a spike"},
-    "resets": {"choices": RESETS, "help": "of the membrane at a spike"},
+    "reset": {"choices": RESETS, "help": RESET_HELP},
+    "resets": {"choices": RESETS, "help": RESET_HELP},
     "coding": {"choices": CODINGS, "help": "how images are shown: as random spikes, or as a constant current"},
     "model": {
         "nargs": "+",
@@ -80,7 +84,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 ALIASES = {"resets": ["--reset"], "conversion": ["--thresholds"], "conversions": ["--conversion", "--thresholds"]}
 WITHOUT = {  # what happens without an option whose default is None
     "data": "the bundled samples of the network's size",
-    "steps": "2500; where few are asked for, those of the conversion, or 16",
+    "steps": "those that the conversion was made for, or 2500",
     "reset": "the conversion's own",
     "resets": "the conversion's own",
     "coding": "the conversion's own",

@@ -72,7 +72,9 @@ def parse_arguments() -> argparse.Namespace:
         "--start", dest="checkpoint", metavar="FILE|NAME", help="a network to train further, in place of fresh weights"
     )
     parser.add_argument("--half", action="store_true", help="store the checkpoint's weights as float16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="as torch names it: cpu, cuda, cuda:1"
+    )
     parser.add_argument("--threads", type=number("--threads", least=1), help="of torch; without this option: all")
     parser.add_argument(
         "--workers",

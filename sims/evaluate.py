@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         "choose a conversion by",
     )
     add_runtime_option(parser)
-    parser.add_argument("--shard", type=int, default=50, help="images of one task")
+    parser.add_argument("--shard", type=int, default=50, help="number of images in a task")
     parser.add_argument(
         "--diagnose", action="store_true", help=f"correlate rates with activations, on the first {MOST_IMAGES} images"
     )

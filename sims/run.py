@@ -48,7 +48,7 @@ def main(
     network = load_checkpoint(options.checkpoint)
     converted = open_conversion(options.conversion, options.checkpoint, network).told(options.reset, options.coding)
     if options.steps is None:
-        options.steps = (converted.steps or FAST_STEPS) if options.fast else STEPS
+        options.steps = converted.steps or (FAST_STEPS if options.fast else STEPS)
     models = conversion_models(options.model, converted, network.spec)
     if options.model:
         converted = with_models(converted, options.model, models)
@@ -154,7 +154,7 @@ def parse_arguments(
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
     parser.add_argument(
         "--threads", type=number("--threads", least=1), default=1,
-        help="of a compiled network of IF neurons, each with its own pixels: faster where layers are large",
+        help="threads of the binary, each with its own pixels: faster where layers are large (IF neurons only)",
     )  # fmt: skip
     without = WITHOUT | {name: f"{WITHOUT[name]}, or what --events has" for name in ("data", "images")}
     add_options(parser, without, data=None, images=None, steps=None, seed=0)

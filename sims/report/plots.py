@@ -17,6 +17,7 @@ from sims.simulation.metrics import pearson
 from sims.simulation.recording import Recording
 
 __all__ = [
+    "PAPER_MARK",
     "convergence",
     "interval_histogram",
     "output_race",
@@ -34,6 +35,7 @@ MOST_NAMES = 24  # of layers in letters of the usual size
 MOST_POINTS = 5_000  # of a scatter plot
 TICK_WIDTH = 20  # points between numbers on a time axis, at least
 DASHES: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
+PAPER_MARK = "the paper's final error"
 MARK: dict[str, Any] = {
     "linestyle": "",
     "marker": "o",
@@ -92,7 +94,7 @@ def convergence(
     elif ann is not None:
         ax.axhline(ann, color=MUTED, label="ANN", **DASHES)
     if marks:
-        ax.plot([], [], color=MUTED, label="the paper's end", **MARK)
+        ax.plot([], [], color=MUTED, label=PAPER_MARK, **MARK)
     if log:
         ax.set_xscale("log")
         _decades(ax)

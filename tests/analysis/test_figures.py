@@ -69,7 +69,7 @@ def test_constraints_need_two_curves(tmp_path):
 
 def test_convergence_has_a_panel_for_each_data_set(tables):
     cifar, imagenette = figures.convergence_by_network(results.load("errors", tables)).axes
-    assert legend(cifar) == ["VGG-16", "ResNet-20", "ANN", "the paper's end"]
+    assert legend(cifar) == ["VGG-16", "ResNet-20", "ANN", "the paper's final error"]
     assert legend(imagenette) == ["VGG-16", "ResNet-34", "ANN"]  # other data than the paper's
     ends = [line.get_ydata()[0] for line in cifar.lines if line.get_fillstyle() == "none" and len(line.get_ydata())]
     assert ends == pytest.approx([0.0845, 0.1254])
@@ -78,14 +78,14 @@ def test_convergence_has_a_panel_for_each_data_set(tables):
 
 def test_the_papers_end_is_after_its_steps(tables):
     errors = {name: table[table["steps"] <= 500] for name, table in results.load("errors", tables).items()}
-    assert "the paper's end" not in legend(figures.convergence_by_network(errors).axes[0])
+    assert "the paper's final error" not in legend(figures.convergence_by_network(errors).axes[0])
 
 
 def test_several_seeds_have_a_band(tmp_path):
     errors = results.load("errors", write_tables(tmp_path, ("vgg16-cifar10",), seeds="0 1 2"))
     (ax,) = figures.convergence_by_network(errors).axes
     assert len(ax.collections) == 1
-    assert legend(ax)[0] == "VGG-16, 1,000 images, mean of seeds 0, 1, 2"
+    assert legend(ax)[0] == "VGG-16, 1,000 images, mean of 3 seeds"
 
 
 def test_a_current_as_input_is_told(tables):

@@ -18,7 +18,7 @@ THRESHOLDS = ["method", "unit", "percentile", "thresholds"]
 
 def test_names_for_people():
     assert results.describe("vgg16-cifar10") == "VGG-16, CIFAR-10"
-    assert results.describe("resnet20-cifar10-basic") == "ResNet-20, CIFAR-10, no junction ReLUs"
+    assert results.describe("resnet20-cifar10-basic") == "ResNet-20, CIFAR-10, basic architecture"
     assert results.describe("resnet34-imagenette") == "ResNet-34, Imagenette"
     widths = [results.with_width("vgg16-imagenette", f"vgg16-imagenet-x{w}") for w in ("1", "0.25", "0.25-hidden512")]
     assert widths == ["VGG-16, Imagenette", *["VGG-16, Imagenette (x0.25 channels)"] * 2]
@@ -131,6 +131,25 @@ def test_digests_that_look_like_numbers_are_told_apart(tables):
     assert {rows["checkpoint"].iloc[0] for rows in results.evaluations(errors)} == {"1e456789", "2e999999"}
 
 
+def test_seeds_that_were_evaluated_apart_are_one_evaluation(tables):
+    path = tables / "resnet20-cifar10-errors.csv"
+    one = results.load("errors", tables)["resnet20-cifar10"]
+    long = one["steps"] == one["steps"].max()
+    apart = {"0": (10.0, np.nan), "1 2": (13.0, 1.0), "4": (14.0, np.nan)}
+    rows = [one.assign(seed=seed, snn_error=mean, snn_error_sd=sd) for seed, (mean, sd) in apart.items()]
+    rows += [one[long].assign(seed="5", snn_error=20.0), one.assign(seed="0 1", images=10), one[~long].assign(seed="6")]
+    pd.concat(rows).to_csv(path, index=False)
+    found = results.load("errors", tables)["resnet20-cifar10"]
+    seeds = {(seed, images): part for (seed, images), part in found.groupby(["seed", "images"])}
+    assert set(seeds) == {("0 1 2 4 5", 1000), ("0 1", 10), ("6", 1000)}
+    whole = seeds["0 1 2 4 5", 1000].set_index("steps")
+    assert list(whole.index) == list(one["steps"])
+    each = np.array([10, 13 - 1 / np.sqrt(2), 13 + 1 / np.sqrt(2), 14])
+    first, last = whole.iloc[0], whole.iloc[-1]
+    np.testing.assert_allclose([first["snn_error"], first["snn_error_sd"]], [each.mean(), each.std(ddof=1)])
+    np.testing.assert_allclose(last["snn_error"], (each.sum() + 20) / 5)
+
+
 def test_no_seed_counts_twice(tables):
     errors, operations = results.load("errors", tables), results.load("operations", tables)
     whole = {"images": summaries.TEST_IMAGES, "data": "CIFAR-10 test 0a"}
@@ -139,7 +158,7 @@ def test_no_seed_counts_twice(tables):
     rows = [one.assign(seed=seeds, snn_error=error, increment=error - 9) for seeds, error in more.items()]
     rows += [one.assign(runtime="torch", snn_error=80.0), one.assign(model="leaky", snn_error=70.0)]
     counted = operations["resnet20-cifar10"].assign(**whole)
-    every = {"resnet20-cifar10": pd.concat(rows, ignore_index=True)}
+    every = {"resnet20-cifar10": results.together(pd.concat(rows, ignore_index=True))}
     (row,) = summaries.headline(every, {"resnet20-cifar10": counted}).to_dict("records")
     assert (row["seeds"], row["SNN"], row["increment"]) == (3, "13.00 %", "+4.00")
 
@@ -193,7 +212,7 @@ def test_comparison_has_the_papers_numbers_where_they_are_comparable(tables):
     elsewhere = table.loc[("VGG-16, Imagenette (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
     assert elsewhere == "on ImageNet: 29.48 %, 30.04 % (+0.56), Table 2"
     assert not table.loc[("VGG-16, CIFAR-10 (x0.5 channels)", "ANN-model, percentile 99.9", "subtract"), "the paper"]
-    assert not table.loc[("ResNet-20, CIFAR-10, no junction ReLUs (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
+    assert not table.loc[("ResNet-20, CIFAR-10, basic architecture (x0.5 channels)", "SPIKE-NORM", "zero"), "the paper"]
 
 
 def test_paper_is_no_comparison_at_other_steps(tables):

@@ -55,9 +55,10 @@ def test_fast_takes_the_steps_and_the_delay_of_its_conversion(fast, tmp_path):
     network, copy = load_checkpoint(fast), shutil.copy(fast, tmp_path / "net.safetensors")
     conversion = from_activations(network, network.encode(samples().images), 99, steps=24, delay=0.5)
     conversion.save(find_conversion(copy, "fast"))
-    assert run_vgg(copy, tmp_path / "out", "--fast", "--images", 4).status == 0
-    recording = Recording.load(tmp_path / "out" / "recording.npz")
-    assert (recording.steps, recording.settings["delay"]) == (24, 0.5)
+    for asked in (["--fast"], ["--conversion", "fast"]):
+        assert run_vgg(copy, tmp_path / "out", *asked, "--images", 4).status == 0
+        recording = Recording.load(tmp_path / "out" / "recording.npz")
+        assert (recording.steps, recording.settings["delay"]) == (24, 0.5)
     late = recording.output_v[:, -1] - recording.output_v[:, 11]
     np.testing.assert_array_equal(recording.predictions(), late.argmax(axis=1))
 

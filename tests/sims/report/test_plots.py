@@ -142,7 +142,7 @@ def test_convergence_marks_the_end_of_the_papers_curve(ax):
     plots.convergence(ax, [10, 100], {"VGG": [0.9, 0.1], "ResNet": [0.8, 0.2]}, marks={"ResNet": 0.15}, marker=".")
     resnet, mark = next(line for line in ax.lines if line.get_label() == "ResNet"), ax.lines[-2]
     assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_color()) == (100, 0.15, resnet.get_color())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["VGG", "ResNet", "the paper's end"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["VGG", "ResNet", "the paper's final error"]
 
 
 def test_rate_maps_are_of_the_most_active_channels(recording):
