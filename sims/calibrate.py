@@ -73,6 +73,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.channels and options.percentile is not None:
         raise UserError("--channels tries parts of each channel's largest activation, and no --percentile")
+    if (options.workers or 1) > 1 and options.runtime not in (None, "standalone"):
+        raise UserError(f"--workers are of compiled networks; by {options.runtime} images come one after another")
     for name in {name for own in DEFAULTS.values() for name in own}:
         value = getattr(options, name)
         if name in DEFAULTS[options.method]:

@@ -15,7 +15,7 @@ from netspec.conversion import Conversion, open_conversion
 from netspec.data import ImageSet, load_images
 from netspec.errors import UserError, run_command
 from netspec.files import writable_folder, write_atomically
-from netspec.options import CORES, add_options, make_parser
+from netspec.options import CORES, WITHOUT, add_options, make_parser
 from netspec.training_images import held_out_images
 from sims.brian.runtime import DENSE, add_runtime_option, choose_runtime, open_simulator
 from sims.evaluation.cluster import RETRIES, compute
@@ -41,12 +41,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--diagnose", action="store_true", help=f"correlate rates with activations, on the first {MOST_IMAGES} images"
     )
-    add_options(parser, workers=CORES)
+    add_options(parser, WITHOUT | {"workers": f"{CORES}, one per core"}, workers=None)
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="a running Dask scheduler, in place of processes of this machine"
     )
     add_options(parser, out="output/evaluation")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.scheduler and options.workers:
+        raise UserError("--workers are processes of this machine, and --scheduler has workers of its own; give either")
+    return options
 
 
 def main() -> None:
@@ -74,6 +77,11 @@ def main() -> None:
         choices = options.model or [conversion.model]
         models = conversion_models(options.model, conversion, checkpoint.spec)
         drawn = conversion.coding == "poisson" or any(model.draws for model in models.values())
+        if timed := sorted({model.name for model in models.values() if model.tells_time}):
+            raise UserError(
+                f"neuron model {', '.join(timed)} uses t, which goes on from image to image, so that its numbers would "
+                "depend on --shard; count steps in a variable of its own (n : 1, and in its update n += 1)"
+            )
         if options.seeds > 1 and not drawn:
             raise UserError(f"with a constant current all seeds give the same; {conversion.variant} has no --seeds")
         by = DENSE if options.runtime == DENSE else "brian2"
@@ -94,7 +102,8 @@ def main() -> None:
     if missing:
         runtime = choose_runtime(options.runtime)
         failed = compute(
-            *(missing, checkpoint, by_setting, model_of, images, out), runtime, options.workers, options.scheduler
+            *(missing, checkpoint, by_setting, model_of, images, out),
+            *(runtime, options.workers or CORES, options.scheduler),
         )
 
     whole = [case for case in cases if not any(shard.case == case for shard in failed)]

@@ -65,7 +65,9 @@ def main(
     noted = {"rasters": rasters, "raster_presentations": options.raster_images}
     given = RunInput.of(x, converted, options.steps, options.seed, **noted, **told)
     given.checked(network.spec)  # complains at once
-    if said := earlier_run(out, now, images=images.source, coding=given.coding, reset=converted.reset):
+    model = name_of(options.model or [converted.model], models)
+    same = {"images": images.source, "coding": given.coding, "reset": converted.reset, "model": model}
+    if said := earlier_run(out, now, converted, **same):
         print(said, file=sys.stderr)
     runtime, seconds, start = choose_runtime(options.runtime), {}, time.perf_counter()
     if not options.quiet:
@@ -87,7 +89,7 @@ def main(
     seconds["simulate"] = time.perf_counter() - start
 
     how = {"runtime": runtime, "threads": options.threads, "synapses": options.synapses, "reset": converted.reset}
-    how |= {"model": name_of(options.model or [converted.model], models), "events": options.events}
+    how |= {"model": model, "events": options.events}
     how |= {"rasters": list(rasters), "raster_images": options.raster_images}
     again: dict[str, Any] = {"reset": converted.reset, "runtime": runtime}
     again["coding"] = None if options.events else converted.coding

@@ -98,7 +98,10 @@ def build_binary(
 
 def compiler_command() -> list[str]:
     """The C++ compiler, perhaps with a launcher such as ccache before it, as the variable ``CXX`` has it."""
-    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    try:
+        return shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    except ValueError as error:
+        raise UserError(f"the variable CXX names no compiler: {error}") from error
 
 
 def compiler_missing() -> str:
@@ -221,7 +224,7 @@ def compiler_flags() -> list[str]:
     from brian2.codegen.cpp_prefs import get_compiler_and_args
 
     flags = get_compiler_and_args()[1]
-    if not imported:
+    if not imported and not compiler_missing():  # else there are none
         write_atomically(writable_folder(known.parent) / known.name, json.dumps(flags))
     return flags
 

@@ -31,6 +31,8 @@ class InProcessSimulator:
     target : {'cython', 'numpy'}
     """
 
+    alone = True  # one run at a time
+
     def __init__(
         self,
         spec: NetSpec,

@@ -12,6 +12,7 @@ from brian2.core.functions import DEFAULT_FUNCTIONS
 from brian2.equations.equations import FLOAT, SUBEXPRESSION, EquationError
 from brian2.parsing.expressions import is_boolean_expression
 from brian2.units.fundamentalunits import DIMENSIONLESS
+from brian2.utils.stringtools import get_identifiers
 
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Population
@@ -83,6 +84,7 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
         )
     except ValueError as error:  # of flags that equations cannot have
         raise UserError(f"neuron model {model.name}: {error}") from error
+    check_names(group, model)
     functions = DEFAULT_FUNCTIONS | {name: value for name, value in model.namespace.items() if callable(value)}
     told = {name: SimpleNamespace(is_boolean=False, _returns_bool=gives_bool(f)) for name, f in functions.items()}
     if not is_boolean_expression(model.threshold.strip(), told | dict(group.variables)):
@@ -94,6 +96,18 @@ def spiking_neurons(population: Population, model: NeuronModel, reset: str, mark
         for parameter, value in model.parameters.items():
             setattr(group, parameter, value)
     return group
+
+
+def check_names(group: NeuronGroup, model: NeuronModel) -> None:
+    """Raise UserError where a name of its text is none of its own; Brian2 would take it from where a run is called."""
+    named = get_identifiers(model.statements) | Equations(model.equations).identifiers
+    within = re.findall(r"(?:^|[;\n])\s*(\w+)\s*=(?!=)", model.statements)  # values within a step
+    for name in sorted(named - {*within}):
+        if not re.fullmatch(r"xi(_\w+)?", name):
+            try:
+                group.resolve_all([name], {}, user_identifiers=set())
+            except KeyError as error:
+                raise UserError(f"neuron model {model.name}: {error.args[0]}") from error
 
 
 def gives_bool(function: object) -> bool:

@@ -12,19 +12,13 @@ import numpy as np
 from sims.simulation.geometry import Geometry, as_convolution
 from sims.simulation.wiring import Wiring
 
-__all__ = ["fit_half", "pack_kernel", "packed_weights", "unpack_kernel"]
+__all__ = ["fit_half", "pack_kernel", "packed_weights"]
 
 
 def pack_kernel(weights: np.ndarray, groups: int = 1) -> np.ndarray:
     """Bring weights ``[c_post][c_pre / groups][ky][kx]`` into the order ``[c_pre][ky][kx][c_post / groups]``; flat."""
     grouped = weights.reshape(groups, -1, *weights.shape[1:])
     return np.ascontiguousarray(grouped.transpose(0, 2, 3, 4, 1)).ravel()
-
-
-def unpack_kernel(geometry: Geometry, kernel: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`pack_kernel`."""
-    shape = (geometry.channels, geometry.kernel_height, geometry.kernel_width, geometry.post_channels)
-    return kernel.reshape(shape).transpose(3, 0, 1, 2)
 
 
 def packed_weights(wiring: Wiring, weights: Mapping[str, np.ndarray]) -> np.ndarray:

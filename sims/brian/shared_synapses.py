@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,10 @@ class SharedSynapses(SharedProjection):
         ``ge_post += c*w``.
     pre_shape : (int, int, int)
         Height, width and channels of ``pre``, for a convolution. Those of ``post`` follow.
-    stride, padding, groups : int
+    stride, padding : int or (int, int)
         As torch's Conv2d has them.
+    groups : int
+        Likewise.
     pool : int
         The convolution sees ``pre`` through windows of pool x pool neurons, whose spikes count 1 / pool**2
         (average pooling).
@@ -63,7 +66,7 @@ class SharedSynapses(SharedProjection):
     post_shape : (int, int, int)
         Height, width, channels.
     kernel : VariableView
-        The weights times the factor, in SI units, in the order ``[c_pre][ky][kx][c_post / groups]``.
+        The weights times the factor, over ``pool**2``, in SI units, in the order ``[c_pre][ky][kx][c_post / groups]``.
 
     Examples
     --------
@@ -77,8 +80,8 @@ class SharedSynapses(SharedProjection):
         weights: np.ndarray | Quantity,
         on_pre: str,
         pre_shape: Sequence[int] | None = None,
-        stride: int = 1,
-        padding: int = 0,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
         groups: int = 1,
         pool: int = 1,
         when: str = "synapses",
@@ -101,7 +104,8 @@ class SharedSynapses(SharedProjection):
         wrong = f"{on_pre} adds something else to {target} than it holds"
         fail_for_dimension_mismatch(factor * Quantity(weights), Quantity(1, dim=post.variables[target].dim), wrong)
         dtype = np.dtype(post.variables[target].dtype)
-        kernel = np.asarray(np.asarray(factor) * np.asarray(weights), dtype=dtype) * dtype.type(sign)
+        share = whole_numbers("pool", pool)[0] ** 2
+        kernel = np.asarray(np.asarray(factor) * np.asarray(weights) / share, dtype=dtype) * dtype.type(sign)
         if not np.isfinite(kernel).all():
             raise UserError(f"weights of {name.rstrip('*')}: some are no finite numbers in {dtype}")
         geometry, kernel = as_geometry(kernel, len(pre), pre_shape, stride, padding, groups, pool)
@@ -110,7 +114,7 @@ class SharedSynapses(SharedProjection):
             raise UserError(f"post has {len(post)} neurons, but what arrives is of shape {self.post_shape}")
         packed = pack_kernel(kernel, groups)
         SharedProjection.__init__(
-            self, pre, post, geometry, packed, when=when, order=order, name=name, variable=target, ours=False
+            self, pre, post, geometry, packed, when=when, order=order, name=name, variable=target, ours=False, scale=1
         )
 
 
@@ -152,26 +156,39 @@ def value(text: str, names: Mapping[str, Any]) -> Any:
     return found
 
 
+def whole_numbers(name: str, given: Any, least: int = 1, n: int = 1) -> tuple[int, ...]:
+    """``n`` whole numbers, or one that stands for all; UserError if they are none, or less than ``least``."""
+    found = given if isinstance(given, Sequence) and not isinstance(given, str) else [given] * n
+    try:
+        numbers = tuple(map(index, found))
+    except TypeError:
+        numbers = ()
+    if len(numbers) != n or min(numbers) < least:
+        several = f"{n} whole numbers, each" if n > 1 else "a whole number,"
+        raise UserError(f"{name} must be {several} at least {least}, got {given!r}")
+    return numbers
+
+
 def as_geometry(
-    kernel: np.ndarray, n_pre: int, pre_shape: Sequence[int] | None, stride: int, padding: int, groups: int, pool: int
+    kernel: np.ndarray, n_pre: int, pre_shape: Any, stride: Any, padding: Any, groups: int, pool: int
 ) -> tuple[Geometry, np.ndarray]:
     """The geometry of a kernel, and the kernel as that of a convolution; raises UserError where they do not fit."""
+    strides, paddings = whole_numbers("stride", stride, n=2), whole_numbers("padding", padding, least=0, n=2)
+    whole_numbers("groups", groups)
     if kernel.ndim == 2:
-        if pre_shape is not None or (stride, padding, groups, pool) != (1, 0, 1, 1):
+        if pre_shape is not None or (strides, paddings, groups, pool) != ((1, 1), (0, 0), 1, 1):
             raise UserError(
                 "weights of two dimensions are a dense layer's, without shape, stride, padding, groups, pool"
             )
-        shape = (1, 1, n_pre)
+        shape: tuple[int, ...] = (1, 1, n_pre)
         kernel = kernel[:, :, None, None]
-    elif kernel.ndim == 4 and pre_shape is not None and len(pre_shape) == 3:
-        shape = int(pre_shape[0]), int(pre_shape[1]), int(pre_shape[2])
+    elif kernel.ndim == 4 and pre_shape is not None:
+        shape = whole_numbers("pre_shape", tuple(pre_shape) if np.iterable(pre_shape) else (pre_shape,), n=3)
     else:
         raise UserError(
             "weights must be a dense layer's (post, pre), or a convolution's (channels of post, channels of pre / "
             f"groups, height, width) with pre_shape=(height, width, channels); got {kernel.shape} and {pre_shape}"
         )
-    if min(stride, groups, pool) < 1 or padding < 0:
-        raise UserError("stride, groups and pool must be at least 1, padding at least 0")
     post_channels, within, kernel_height, kernel_width = kernel.shape
     if np.prod(shape) != n_pre:
         raise UserError(f"pre has {n_pre} neurons, which is not {' x '.join(map(str, shape))}")
@@ -182,10 +199,12 @@ def as_geometry(
     if shape[0] % pool or shape[1] % pool:
         raise UserError(f"{shape[0]} x {shape[1]} places are no multiple of pool {pool}")
     height, width = (
-        (size // pool + 2 * padding - extent) // stride + 1
-        for size, extent in zip(shape[:2], (kernel_height, kernel_width), strict=True)
+        (size // pool + 2 * around - extent) // step + 1
+        for size, extent, around, step in zip(shape, (kernel_height, kernel_width), paddings, strides, strict=False)
     )
     if min(height, width, post_channels) < 1:
         raise UserError(f"nothing is left of {shape[0]} x {shape[1]} places by this kernel, stride, padding and pool")
-    sides = (kernel_height, kernel_width, stride, stride, padding, padding, pool)
-    return Geometry(*shape, height, width, post_channels, *sides, identity=False, groups=groups), kernel
+    (down, right), (top, left) = strides, paddings
+    sides = (kernel_height, kernel_width, down, right, top, left, pool)
+    places = (shape[0], shape[1], shape[2], height, width, post_channels)
+    return Geometry(*places, *sides, identity=False, groups=groups), kernel

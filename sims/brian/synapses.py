@@ -51,6 +51,8 @@ class SharedProjection(TemplateRunner):
         Whether both are groups of a SpikingNetwork, whose ``spike_value`` and ``reached`` are heeded.
     batch : int
         Images whose neurons both groups hold, one image after another.
+    scale : float, optional
+        What a spike counts, if it is not the share of its pool.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SharedProjection(TemplateRunner):
         variable: str = "v",
         ours: bool = True,
         batch: int = 1,
+        scale: float | None = None,
     ) -> None:
         references = {"_pre_spikes": (pre, "_spikespace"), "_post_v": (post, variable)}
         marks = 0  # of each pixel of post; a dense projection takes all of post for one
@@ -90,7 +93,7 @@ class SharedProjection(TemplateRunner):
             "row": geometry.row,
             "real": "double" if double else "float",
             "sign": sign,
-            "scale": geometry.scale,
+            "scale": geometry.scale if scale is None else scale,
             "weight_type": "double" if double else "vectors::half" if half else "float",
             "header": INNER_LOOPS,
             "graded": graded,

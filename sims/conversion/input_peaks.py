@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from netspec.errors import UserError
 from netspec.spec import NetSpec, SpecError
 from sims.simulation.run_input import Progress, RunInput, Simulator
 
@@ -60,6 +61,8 @@ class InputPeaks:
         progress: Progress | None = None,
         shortcut: Shortcut | None = None,
     ) -> None:
+        if workers > 1 and getattr(simulator, "alone", False):
+            raise UserError("a Brian2 network in this process shows one part of the images at a time; give 1 worker")
         self.simulator, self.x, self.steps, self.seed = simulator, x, steps, seed
         self.workers, self.progress, self.shortcut = workers, progress, shortcut
         self.spec = simulator.spec

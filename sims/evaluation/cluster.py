@@ -10,19 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
 from netspec.checkpoint import Checkpoint
 from netspec.conversion import Conversion
 from netspec.data import ImageSet
-from netspec.errors import UserError
+from netspec.errors import UserError, one_line
 from sims.brian.runtime import DENSE, open_simulator
 from sims.evaluation.shards import Setting, Shard, run_shard, write_shard
 from sims.simulation.neuron_models import NeuronModel
 
 if TYPE_CHECKING:
+    import pandas as pd
     from dask.distributed import Client, Future, WorkerPlugin
 
 __all__ = ["RETRIES", "compute", "until_interrupted"]
@@ -45,6 +46,8 @@ def compute(
     scheduler: str | None = None,
 ) -> dict[Shard, BaseException]:
     """Simulate shards on a cluster, keep each in ``out`` as it finishes; returns those that failed 1 + RETRIES times.
+
+    Raises UserError where a shard does: what the user has to change fails in all.
 
     ``images`` are all that the shards are parts of. The cluster has ``workers`` processes of this machine, or is that
     of the Dask scheduler at the address ``scheduler``.
@@ -77,7 +80,7 @@ def compute(
                 pixels = images.images[shard.start : shard.stop]
                 setting = shard.case.setting
                 told = (network, conversions[setting], shard, pixels, runtime, models[setting])
-                future = client.submit(run_shard, *told, retries=RETRIES, pure=False)
+                future = client.submit(attempted, *told, retries=RETRIES, pure=False)
                 running[future] = shard
                 finished.add(future)
 
@@ -87,6 +90,8 @@ def compute(
                 shard = running.pop(future)
                 if future.status == "finished":
                     table = future.result()
+                    if isinstance(table, UserError):  # it would be the same again, and in other shards
+                        raise table
                     write_shard(table, shard, out)
                     predicted = table[f"snn_{shard.case.steps}"].to_numpy()
                     done += len(table)
@@ -98,6 +103,17 @@ def compute(
                     failed[shard] = RuntimeError(lost) if is_lost(future) else future.exception()
                 submit()
     return failed
+
+
+def attempted(*told: Any) -> pd.DataFrame | UserError:
+    """A shard, or what the user can help; other errors in a line, without the network that Brian2's bring along."""
+    try:
+        return run_shard(*told)
+    except UserError as error:
+        return UserError(str(error))
+    except Exception as error:
+        kind = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+        raise RuntimeError(f"{kind}{one_line(error)}") from None
 
 
 def with_brian2() -> WorkerPlugin:

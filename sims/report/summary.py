@@ -124,7 +124,7 @@ class Result:
                 "images": self.images.source,
                 "steps": recording.steps,
                 "seed": recording.settings["seed"],
-                "conversion": {"method": conversion.variant, "percentile": conversion.percentile},
+                "conversion": conversion_told(conversion),
                 "coding": recording.settings["coding"],
                 **self.settings,
             },
@@ -181,17 +181,24 @@ class Result:
         return files
 
 
-def earlier_run(out: Path, now: str, **settings: Any) -> str:
+def conversion_told(conversion: Conversion) -> dict[str, Any]:
+    return {"method": conversion.variant, "percentile": conversion.percentile, "digest": conversion.digest}
+
+
+def earlier_run(out: Path, now: str, conversion: Conversion, **settings: Any) -> str:
     """What to say if a folder holds the results of another run than this one, which is told as below; or nothing.
 
-    ``settings`` are some that the summary has, which are to be the same.
+    ``settings`` are some that the summary has, which are to be the same, as the conversion is.
     """
     try:
         summary = json.loads((out / "summary.json").read_bytes())
         before = summary["settings"]
         found = f"{before['network']}, {summary['images']} images, {before['steps']} steps, seed {before['seed']}"
-        if other := [f"{name} {before[name]}" for name, value in settings.items() if before[name] != value]:
-            found += f", {', '.join(other)}"
+        other = [f"{name} {before[name]}" for name, value in settings.items() if before[name] != value]
+        told = before["conversion"]
+        if told != conversion_told(conversion) and (told["method"] != conversion.variant or not other):
+            other.insert(0, told["method"])
+        found = ", ".join([found, *other])
     except FileNotFoundError:
         found = now
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -129,7 +129,9 @@ class NeuronModel:
     def shipped(self) -> bool:
         """Whether it is one of ``MODELS``, perhaps with other parameters."""
         known = MODELS.get(self.name)
-        return known is not None and replace(self, parameters=known.parameters) == known
+        if known is None or set(self.parameters) != set(known.parameters):
+            return False
+        return replace(self, parameters=known.parameters) == known
 
     @property
     def told_whole(self) -> bool:
@@ -137,11 +139,24 @@ class NeuronModel:
         return all(as_data(value) is not None for value in self.namespace.values())
 
     @property
+    def statements(self) -> str:
+        """All of its text but the equations, without comments."""
+        return without_comments("\n".join((self.update, self.threshold, self.reset, self.on_spike)))
+
+    @property
+    def text(self) -> str:
+        return f"{without_comments(self.equations)}\n{self.statements}"
+
+    @property
     def draws(self) -> bool:
         """Whether its text draws random numbers, or may do so by a function of the namespace."""
-        text = "\n".join((self.equations, self.update, self.threshold, self.reset, self.on_spike))
-        drawn = re.search(r"\b(randn?|poisson)\s*\(|\bxi(_\w+)?\b", without_comments(text))
+        drawn = re.search(r"\b(randn?|poisson)\s*\(|\bxi(_\w+)?\b", self.text)
         return bool(drawn) or any(map(callable, self.namespace.values()))
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether its text uses Brian2's time, which goes on from image to image."""
+        return bool(re.search(r"\bt(_in_timesteps)?\b", self.text))
 
     def describe(self) -> dict[str, Any]:
         """The model as plain data, without its parameters, whose values are no part of a compiled network."""
@@ -204,15 +219,22 @@ def load_model(choice: str) -> NeuronModel:
         raise UserError(f"{choice} is no description of a neuron model ({error})") from error
 
 
-def choose_models(choices: Sequence[str], spec: NetSpec) -> dict[str, NeuronModel]:
-    """The model of each spiking population, as a command is told: ``NAME``, ``FILE.toml``, ``POPULATION=NAME``, ..."""
+def choose_models(
+    choices: Sequence[str], spec: NetSpec, others: NeuronModel | Mapping[str, NeuronModel] = IF
+) -> dict[str, NeuronModel]:
+    """The model of each spiking population, as a command is told: ``NAME``, ``FILE.toml``, ``POPULATION=NAME``, ...
+
+    ``others`` are those of populations of which nothing is told.
+    """
     if len([choice for choice in choices if "=" not in choice]) > 1:
         raise UserError(
             f"one neuron model for all populations, and others as POPULATION=MODEL; got {' '.join(choices)}"
         )
-    others, named = IF, {}
+    named: dict[str, NeuronModel] = {}
     for choice in choices:
         population, separated, model = choice.partition("=")
+        if population in named:
+            raise UserError(f"{population} is given two neuron models")
         if separated:
             named[population] = load_model(model)
         else:
@@ -224,7 +246,8 @@ def choose_models(choices: Sequence[str], spec: NetSpec) -> dict[str, NeuronMode
 def conversion_models(choices: Sequence[str] | None, conversion: Conversion, spec: NetSpec) -> dict[str, NeuronModel]:
     """The model of each spiking population: as a command is told, or else the conversion's own."""
     if choices:
-        return choose_models(choices, spec)
+        others = conversion_models(None, conversion, spec) if all("=" in choice for choice in choices) else IF
+        return choose_models(choices, spec, others)
     if conversion.model not in MODELS:
         raise UserError(
             f"the conversion has its neuron model {conversion.model} by name alone; a run is given it by --model"
@@ -250,8 +273,12 @@ def with_models(conversion: Conversion, choices: Sequence[str], models: Mapping[
 
 
 def name_of(choices: Sequence[str], models: Mapping[str, NeuronModel]) -> str:
-    """A model as tables name it: as it was chosen, and a digest of text and parameters unless that is a shipped one."""
-    name = " ".join(choices)
+    """A model as tables name it: as it was chosen, and a digest of text and parameters unless that is a shipped one.
+
+    A file goes by its name, wherever it lies.
+    """
+    ends = [choice.rpartition("=") for choice in choices]
+    name = " ".join(population + sign + (end if end in MODELS else Path(end).stem) for population, sign, end in ends)
     if name in MODELS and all(model == MODELS[name] for model in models.values()):
         return name
     content = {key: model.describe() | {"parameters": dict(model.parameters)} for key, model in models.items()}

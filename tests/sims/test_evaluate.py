@@ -291,6 +291,7 @@ WRONG = WRONG_RUNS | {
     "--thresholds spike-norm none.json": "cannot read the thresholds none.json: No such file",
     "--scheduler tcp://127.0.0.1:1": "no Dask scheduler answers at tcp://127.0.0.1:1",
     "--scheduler carrier-pigeon": "no Dask scheduler answers at carrier-pigeon",
+    "--scheduler carrier-pigeon --workers 2": "--workers are processes of this machine, and --scheduler has workers",
 }
 
 
@@ -334,6 +335,20 @@ def test_what_torch_does_not_know_is_refused_once(run_evaluate, tmp_path, comput
     ended = run_evaluate(tmp_path / "out", "--runtime", "torch", "--model", tmp_path / "heavy.toml")
     ended.assert_refused("evaluate.py", "torch knows the neuron models if, leaky")
     assert computed() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("v += foo", 'neuron model mine: The identifier "foo" could not be resolved.'),
+        ("v -= 0.001*t/ms", "neuron model mine uses t, which goes on from image to image"),
+    ],
+)
+def test_text_that_cannot_be_evaluated_is_told_once(text, reason, run_evaluate, tmp_path, computed):
+    (tmp_path / "mine.toml").write_text(f'update = "{text}"')
+    ended = run_evaluate(tmp_path / "out", "--runtime", "numpy", "--model", tmp_path / "mine.toml")
+    assert ended.status == 2 and ended.err.splitlines()[-1].startswith(f"evaluate.py: error: {reason}"), ended
+    assert len(ended.err) < 2000 and len(computed()) < 2  # not once more, nor the other shards
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_work(run_evaluate, tmp_path, computed):

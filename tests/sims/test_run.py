@@ -22,7 +22,7 @@ from PIL import Image
 from netspec.ann import ANN, ann_predictions
 from netspec.architectures.resnet import CONSTRAINTS
 from netspec.checkpoint import PRETRAINED, Checkpoint, load_checkpoint, save_checkpoint
-from netspec.conversion import Conversion, load_conversion
+from netspec.conversion import Conversion, load_conversion, open_conversion
 from netspec.data import CIFAR10_CLASSES, samples
 from netspec.thresholds import METHODS, find_thresholds, load_thresholds
 from sims import run_resnet
@@ -37,6 +37,12 @@ STEPS = 60
 
 def run_vgg(checkpoint, out, *arguments):
     return run("run_vgg.py", vgg.main, "--checkpoint", checkpoint, "--out", out, *arguments)
+
+
+def by(name: str, checkpoint) -> dict[str, object]:
+    """What a summary says of a conversion that lies beside a checkpoint."""
+    digest = open_conversion(name, checkpoint, load_checkpoint(checkpoint)).digest
+    return {"method": name, "percentile": 100.0, "digest": digest}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,7 @@ def test_summary_and_table_tell_how_and_what_was_answered(happy, tiny):
     assert summary["seconds"]["simulate"] > 0
     how = {"runtime": "standalone", "synapses": "shared", "reset": "zero", "steps": STEPS, "seed": 3}
     how |= {"rasters": ["conv1_1", "conv3_3", "output"], "raster_images": 3, "checkpoint": checkpoint.digest}
-    how |= {"images": images.source, "conversion": {"method": "spike-norm", "percentile": 100.0}}
+    how |= {"images": images.source, "conversion": by("spike-norm", tiny)}
     assert {name: summary["settings"][name] for name in how} == how
 
 
@@ -180,6 +186,8 @@ def test_results_of_an_earlier_run_are_replaced(tiny, tmp_path):
         assert strict_json(tmp_path / "summary.json")["settings"]["steps"] == steps
     changed = ("--standalone", "--steps", 20, "--images", 2, "--raster", "--coding", "current")
     assert "seed 0, coding poisson), which this one replaces" in run_vgg(tiny, tmp_path, *changed).err
+    said = run_vgg(tiny, tmp_path, *changed, "--thresholds", "ann-norm", "--model", "leaky").err
+    assert "seed 0, SPIKE-NORM, model if), which" in said.replace("spike-norm", "SPIKE-NORM"), said
 
 
 # Options
@@ -212,7 +220,7 @@ def test_a_residual_network_runs_too_and_with_numpy_if_there_is_no_compiler(tmp_
     assert (ended.status, reference) == (0, [("numpy", "shared", "zero", 1)])
     settings = strict_json(tmp_path / "summary.json")["settings"]
     assert settings["network"].startswith("resnet20-cifar10") and settings["runtime"] == "numpy"
-    assert settings["conversion"] == {"method": "spike-norm-unit", "percentile": 100.0}
+    assert settings["conversion"] == by("spike-norm-unit", "resnet20-cifar10")
 
 
 def test_only_the_asked_rasters_are_kept_and_drawn(tiny, tmp_path, reference):
@@ -455,7 +463,7 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
     chosen = CONSTRAINTS[constraints or "3"]
     checkpoint, settings = load_checkpoint(chosen.checkpoint), strict_json(tmp_path / "summary.json")["settings"]
     assert (settings["checkpoint"], settings["trained_on"]) == (checkpoint.digest, "CIFAR-10 train")
-    assert settings["conversion"] == {"method": chosen.thresholds, "percentile": 100.0}
+    assert settings["conversion"] == by(chosen.thresholds, chosen.checkpoint)
     images = samples()
     ann = ann_predictions(checkpoint, images.images)
     assert np.mean(ann == images.labels) >= 0.7

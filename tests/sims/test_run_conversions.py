@@ -77,6 +77,8 @@ def test_choices_that_contradict_each_other_are_refused(fast, tmp_path):
     events.assert_refused("run_vgg.py", "--events are the input, and --coding is of images")
     models = run_vgg(fast, tmp_path, "--conversion", "fast", "--model", "if", "leaky")
     models.assert_refused("run_vgg.py", "one neuron model for all populations")
+    twice = run_vgg(fast, tmp_path, "--conversion", "fast", "--model", "conv1_1=lif", "conv1_1=leaky")
+    twice.assert_refused("run_vgg.py", "conv1_1 is given two neuron models")
     missing = run_vgg(fast, tmp_path, "--conversion", "none.conversion.safetensors")
     missing.assert_refused("run_vgg.py", "cannot read the conversion none.conversion.safetensors")
 
@@ -103,6 +105,19 @@ def test_a_saved_conversion_brings_its_shipped_models(choice, tiny, tmp_path):
     assert (told != plain).any()
 
 
+def test_a_model_of_one_population_leaves_those_of_the_conversion_to_others(tiny, tmp_path):
+    arguments = ("--images", 2, "--steps", 20, "--runtime", "numpy")
+    assert run_vgg(tiny, tmp_path / "lif", *arguments, "--model", "lif").status == 0
+    saved = tmp_path / "lif" / "conversion.safetensors"
+    counts = {}
+    for name, told in {"both": ("lif", "output=leaky"), "one": ("output=leaky",), "if": ("if", "output=leaky")}.items():
+        own = () if name == "both" else ("--conversion", saved)
+        assert run_vgg(tiny, tmp_path / name, *arguments, *own, "--model", *told).status == 0
+        counts[name] = Recording.load(tmp_path / name / "recording.npz").counts
+    np.testing.assert_array_equal(counts["one"], counts["both"])
+    assert (counts["one"] != counts["if"]).any()
+
+
 def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
     model = tmp_path / "heavy.toml"
     model.write_text('equations = "v : 1"\nupdate = "v *= 0.5"\n')
@@ -113,14 +128,14 @@ def test_neuron_models_are_chosen_for_all_or_for_one(tiny, tmp_path):
         recording = Recording.load(tmp_path / "out" / "recording.npz")
         spikes[str(choice)] = tuple(recording.spike_counts(name).sum() for name in ("conv1_1", "conv3_3"))
         named = read_json(tmp_path / "out" / "summary.json")["settings"]["model"]
-        digest = named.removeprefix(str(choice))  # of a text that is not a shipped one
+        digest = named.removeprefix(str(choice).replace(str(model), "heavy"))  # of a text that is not a shipped one
         assert digest == "" if choice in ("if", "leaky") else re.fullmatch(" [0-9a-f]{8}", digest)
     first, leaky, heavy, one = spikes.values()
     assert first > leaky > heavy
     assert one[0] == first[0] and one[1] < first[1]
     saved = tmp_path / "out" / "conversion.safetensors"  # of the last run; it does not have the text of its model
     again = run_vgg(tiny, tmp_path / "again", *arguments, "--conversion", saved)
-    again.assert_refused("run_vgg.py", "heavy.toml ")
+    again.assert_refused("run_vgg.py", "heavy ")
     run_vgg(tiny, tmp_path, *arguments, "--model", "soft").assert_refused("run_vgg.py", "soft is neither a file nor")
     nowhere = run_vgg(tiny, tmp_path, *arguments, "--model", "nowhere=if")
     nowhere.assert_refused("run_vgg.py", "not nowhere")

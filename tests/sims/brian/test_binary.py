@@ -195,6 +195,12 @@ def test_a_missing_compiler_is_named_with_the_remedy(monkeypatch, tmp_path, miss
         StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
 
 
+def test_a_compiler_that_cannot_be_read_is_told(monkeypatch):
+    monkeypatch.setenv("CXX", "g++ '")
+    with pytest.raises(UserError, match="the variable CXX names no compiler: No closing quotation"):
+        StandaloneSimulator(pair(), exact_weights(pair()), quiet=True)
+
+
 @pytest.mark.parametrize("fails", ["at once", "when it links"])
 def test_a_failing_compiler_leaves_nothing_in_the_cache(monkeypatch, tmp_path, own_cache, fails):
     text = "echo 'no space left on device' >&2; exit 1"

@@ -412,3 +412,16 @@ def test_tables_name_models_for_what_they_are():
     assert name_of(["if"], {"a": IF, "b": IF}) == "if"
     assert name_of(["leaky"], {"a": LEAKY}) == "leaky"
     assert name_of(["if"], {"a": IF, "b": LEAKY}).startswith("if ")
+    mine = {"a": replace(LEAKY, name="mine")}
+    assert name_of(["x/mine.toml"], mine) == name_of(["a=x/mine.toml"], mine).removeprefix("a=")
+    assert not replace(LEAKY, parameters={"leak": 0.9, "extra": 1}).shipped
+
+
+def test_names_in_text_are_not_those_of_who_runs_it():
+    spec, weights, run_input = case("sprout")
+    total = np.float64(2)  # noqa: F841 (Brian2 would find it)
+    for text, name in ({"update": "v -= v/total"}, "total"), ({"on_spike": "b += 1"}, "b"):
+        with pytest.raises(UserError, match=f'neuron model mine: The identifier "{name}" could not be resolved'):
+            open_simulator(spec, weights, "numpy", model=NeuronModel("mine", **text)).run(run_input)
+    local = NeuronModel("mine", update="half = v/2; v -= half  # total")
+    assert open_simulator(spec, weights, "numpy", model=local).run(run_input).counts.any()

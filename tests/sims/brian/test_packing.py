@@ -5,9 +5,15 @@ import pytest
 from hypothesis import given
 from networks import NETWORKS, geometries, weights_of
 
-from sims.brian.packing import fit_half, pack_kernel, packed_weights, unpack_kernel
+from sims.brian.packing import fit_half, pack_kernel, packed_weights
 from sims.simulation.geometry import Geometry, as_convolution
 from sims.simulation.wiring import ALIGNMENT, Wiring
+
+
+def unpack_kernel(geometry: Geometry, kernel: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`pack_kernel`, of a kernel without groups."""
+    shape = (geometry.channels, geometry.kernel_height, geometry.kernel_width, geometry.post_channels)
+    return kernel.reshape(shape).transpose(3, 0, 1, 2)
 
 
 @given(geometries)

@@ -33,8 +33,8 @@ WHOLE = st.integers(1, 3)
 
 
 def layer(rng, height, width, within, row, groups, kernel, stride, padding, pool):
-    """A convolution's arguments, with numbers that are exact in binary."""
-    weights = rng.integers(-8, 9, (row * groups, within, *kernel)) / 16
+    """A convolution's arguments, with numbers that are exact in binary, also as parts of a pool."""
+    weights = rng.integers(-8, 9, (row * groups, within, *kernel)) * pool**2 / 16
     shape = (height * pool, width * pool, within * groups)
     return weights, {"pre_shape": shape, "stride": stride, "padding": padding, "groups": groups, "pool": pool}
 
@@ -64,7 +64,7 @@ def built(rng, weights, arguments, dtype):
     stock = Synapses(pre, post, "w : 1", on_pre="stock_post -= c*w", namespace={"c": 0.5 * siemens})
     stock.connect(i=i, j=j) if len(i) else stock.connect(False)
     if len(i):
-        stock.w = w
+        stock.w = np.round(16 * w / synapses.geometry.scale / synapses.geometry.pool**2) / 16
     seen = StateMonitor(post, ["ge", "stock"], record=True, when="end")
     return [pre, post, synapses, stock, seen], seen
 
@@ -74,9 +74,10 @@ def shape_after(weights, arguments):
         return (1, 1, weights.shape[0])
     height, width, _ = arguments["pre_shape"]
     pool, padding, stride = arguments["pool"], arguments["padding"], arguments["stride"]
+    around, steps = np.broadcast_to(padding, 2), np.broadcast_to(stride, 2)
     sizes = [
-        (size // pool + 2 * padding - extent) // stride + 1
-        for size, extent in zip((height, width), weights.shape[2:], strict=True)
+        int((size // pool + 2 * around[n] - extent) // steps[n] + 1)
+        for n, (size, extent) in enumerate(zip((height, width), weights.shape[2:], strict=True))
     ]
     return (*sizes, weights.shape[0])
 
@@ -88,9 +89,9 @@ def shape_after(weights, arguments):
     row=WHOLE,
     groups=st.sampled_from([1, 1, 2, 3]),
     kernel=st.tuples(WHOLE, WHOLE),
-    stride=WHOLE,
-    padding=st.integers(0, 2),
-    pool=st.sampled_from([1, 2]),
+    stride=st.tuples(WHOLE, WHOLE),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    pool=st.sampled_from([1, 2, 3]),
     dtype=st.sampled_from([np.float32, np.float64]),
     dense=st.booleans(),
 )
@@ -179,7 +180,13 @@ FITS = {"on_pre": "ge += w", "pre_shape": (2, 2, 3)}
         ({"pre_shape": None}, "with pre_shape="),
         ({"pool": 2}, "but what arrives is of shape"),
         ({"pool": 3}, "no multiple of pool 3"),
-        ({"stride": 0}, "at least 1"),
+        ({"stride": 0}, "stride must be 2 whole numbers, each at least 1, got 0"),
+        ({"stride": (1, 1, 1)}, "stride must be 2 whole numbers"),
+        ({"padding": "same"}, "padding must be 2 whole numbers, each at least 0, got 'same'"),
+        ({"pool": 0.5}, "pool must be a whole number, at least 1, got 0.5"),
+        ({"groups": None}, "groups must be a whole number"),
+        ({"pre_shape": 8}, r"pre_shape must be 3 whole numbers, each at least 1, got \(8,\)"),
+        ({"pre_shape": (2.5, 2, 3)}, "pre_shape must be 3 whole numbers"),
         ({"weights": np.ones((2, 3, 5, 5))}, "nothing is left"),
         ({"weights": np.full((2, 3, 1, 1), np.nan)}, "no finite numbers"),
         ({"weights": np.ones((8, 12))}, "dense layer's, without shape"),

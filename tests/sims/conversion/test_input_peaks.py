@@ -24,6 +24,13 @@ from sims.simulation.reference import ReferenceSimulator
 STEPS = 256 * 2500
 
 
+def test_a_network_in_this_process_has_one_worker():
+    spec = net("pair", {"input": (1, 2, 1), "output": (1, 1, 1)}, Projection("input", "output", "dense"))
+    simulator = InProcessSimulator(spec, exact_weights(spec), target="numpy")
+    with pytest.raises(UserError, match="one part of the images at a time; give 1 worker"):
+        spike_norm(simulator, images(spec, 4), 5, workers=2)
+
+
 def spiking(spec: NetSpec) -> list[str]:
     return [population.name for population in spec.spiking]
 

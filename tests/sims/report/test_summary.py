@@ -60,7 +60,7 @@ def test_summary_holds_what_the_recording_says(result, tmp_path):
     settings = {"network": "vgg16-tiny", "checkpoint": checkpoint.digest, "checkpoint_test_error": 0.875}
     settings |= {"trained_on": "CIFAR-10 train", "images": "CIFAR-10 test images 0 to 19", "steps": 60, "seed": 3}
     settings |= {
-        "conversion": {"method": "spike-norm", "percentile": 99.5},
+        "conversion": {"method": "spike-norm", "percentile": 99.5, "digest": result.conversion.digest},
         "coding": "poisson",
         "runtime": "reference",
         "raster_images": 3,
