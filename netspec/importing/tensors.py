@@ -259,10 +259,13 @@ def sigmoid(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 
 def at_the_end(graph: Graph, node: Node) -> bool:
     """Whether nothing but another order of the numbers comes after it."""
-    name = node.proto.output[0]
-    follow = [n for n in graph.graph.node if name in n.input]
-    last = name in {output.name for output in graph.graph.output}
-    return last or [n.op_type for n in follow] in (["Identity"], ["Reshape"], ["Squeeze"], ["Flatten"])
+    name, outputs = node.proto.output[0], {output.name for output in graph.graph.output}
+    while name not in outputs:
+        follow = [n for n in graph.graph.node if name in n.input]
+        if [n.op_type for n in follow] not in (["Identity"], ["Reshape"], ["Squeeze"], ["Flatten"]):
+            return False
+        name = follow[0].output[0]
+    return True
 
 
 def dropped(graph: Graph, node: Node, value: Value) -> Value:

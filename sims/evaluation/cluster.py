@@ -23,6 +23,7 @@ from sims.evaluation.shards import Setting, Shard, run_shard, write_shard
 from sims.simulation.neuron_models import NeuronModel
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from dask.distributed import Client, Future, WorkerPlugin
 
@@ -47,7 +48,7 @@ def compute(
 ) -> dict[Shard, BaseException]:
     """Simulate shards on a cluster, keep each in ``out`` as it finishes; returns those that failed 1 + RETRIES times.
 
-    Raises UserError where a shard does: what the user has to change fails in all.
+    Raises UserError for what the user has to change, which fails in all.
 
     ``images`` are all that the shards are parts of. The cluster has ``workers`` processes of this machine, or is that
     of the Dask scheduler at the address ``scheduler``.
@@ -105,14 +106,19 @@ def compute(
     return failed
 
 
-def attempted(*told: Any) -> pd.DataFrame | UserError:
-    """A shard, or what the user can help; other errors in a line, without the network that Brian2's bring along."""
+def attempted(
+    network: Checkpoint, conversion: Conversion, shard: Shard, pixels: np.ndarray, runtime: str, *told: Any
+) -> pd.DataFrame | UserError:
+    """A shard; or what the user can help, where nothing was opened beforehand that would have told it.
+
+    Other errors come in a line, without the network that Brian2's bring along.
+    """
     try:
-        return run_shard(*told)
-    except UserError as error:
-        return UserError(str(error))
+        return run_shard(network, conversion, shard, pixels, runtime, *told)
     except Exception as error:
-        kind = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+        if isinstance(error, UserError) and runtime not in ("standalone", DENSE):
+            return UserError(str(error))
+        kind = "" if isinstance(error, (UserError, RuntimeError)) else f"{type(error).__name__}: "
         raise RuntimeError(f"{kind}{one_line(error)}") from None
 
 

@@ -276,6 +276,7 @@ class Recurrent(nn.Module):
             nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)),
             r"outer.1.1.1 .*it comes after a max pooling of what may be negative, and no ReLU is",
         ),
+        (nn.Sigmoid(), r"outer.1.1 .*Sigmoid is not supported here: spikes"),
         (nn.Hardtanh(-1, 1), r"outer.1.1 .*it clips at -1 and 1; only ReLUs"),
         (nn.ReflectionPad2d(1), r"outer.1.1 .*only zeros are put around an image"),
     ],

@@ -13,6 +13,7 @@ from commands import files
 from dask.distributed import Client, LocalCluster
 from evaluations import ERRORS, IN_PROCESS, evaluate_samples, note_attempts, shard_files, tables, wait_for
 
+from netspec.errors import UserError
 from sims.evaluation import cluster
 from sims.evaluation.cluster import until_interrupted
 
@@ -54,6 +55,19 @@ def test_lost_scheduler_is_told_and_finished_shards_are_kept(whole, run_evaluate
     assert len(shard_files(tmp_path)) == 3  # asked first before any was finished, then after each
     assert run_evaluate(tmp_path, "--seeds", 2, "--shard", 5).status == 0
     assert tables(tmp_path) == tables(whole[0])
+
+
+def test_a_simulation_that_was_killed_is_retried(monkeypatch):
+    """A text that Brian2 does not understand is not: it would be the same again."""
+
+    def killed(*_):
+        raise UserError("the simulation ended with SIGKILL")
+
+    monkeypatch.setattr(cluster, "run_shard", killed)
+    for runtime in ("standalone", "torch"):
+        with pytest.raises(RuntimeError, match=r"^the simulation ended with SIGKILL$"):
+            cluster.attempted(None, None, None, None, runtime)
+    assert isinstance(cluster.attempted(None, None, None, None, "numpy"), UserError)
 
 
 def test_failing_shard_is_retried_then_told_and_the_others_finish(whole, run_evaluate, tmp_path, monkeypatch):
