@@ -118,6 +118,8 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
     Its rows are means over those seeds that have one for that number of steps. An evaluation that shares seeds with a
     larger one stays as it is.
     """
+    if table.empty:
+        return table
     same = [*SETTING, "runtime", "images"]
     longest = table.groupby([*same, "seed"], dropna=False)["steps"].transform("max")
     parts = []
@@ -134,8 +136,9 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
 def _mean(rows: pd.DataFrame) -> pd.DataFrame:
     """One evaluation of several, with the seeds of all and the standard deviation over them."""
     seeds = sorted({seed for each in rows["seed"] for seed in each.split()}, key=int)
-    measured = [str(name) for name in rows.select_dtypes("float") if name not in (*SETTING, "snn_error_sd")]
-    means = []
+    known = (*SETTING, "images", "steps", "snn_error_sd")
+    measured = [str(name) for name in rows.select_dtypes("number") if name not in known]
+    rows, means = rows.astype(dict.fromkeys(measured, float)), []
     for _, same in rows.groupby("steps"):
         mean, n = same.iloc[0].copy(), same["seed"].map(lambda seeds: len(seeds.split()))
         for column in measured:

@@ -204,17 +204,12 @@ class Builder:
         """Every so many pixels each way, from the first one on, of a map."""
         if tuple(step) == (1, 1):
             return value
-        if not all(isinstance(term, Choice) and term.padding == NOWHERE for term in value.terms):
+        if any(isinstance(term, Choice) and term.padding != NOWHERE for term in value.terms):
             value = self.relayed(value, name)
         down, right = step
-        terms = tuple(
-            replace(term, stride=(term.stride[0] * down, term.stride[1] * right))
-            for term in value.terms
-            if isinstance(term, Choice)
-        )
         bias = value.bias if value.bias.shape[1:] == (1, 1) else simplified(value.bias[:, ::down, ::right])
-        height, width = value.shape[1:]
-        return Value((value.channels, -(-height // down), -(-width // right)), terms, bias)
+        shape = (value.channels, -(-value.shape[1] // down), -(-value.shape[2] // right))
+        return Value(shape, tuple(term.every(step) for term in value.terms), bias)
 
     def pooled_maximum(self, value: Value, window: Mapping[str, Any], name: str) -> Value:
         """Max pooling by windows (kernel, stride, padding), exact, of spikes; before a ReLU it waits for that.

@@ -160,7 +160,7 @@ def max_pool(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     padding = padding_of(node, value.shape[1:], kernel, stride)
     padding = ceiled(node, value, kernel, stride, padding)
     if (kernel, padding) == ((1, 1), NOWHERE) and not value.pooled:
-        graph.told(node, f"every pixel of {stride[0]}x{stride[1]}")
+        graph.told(node, f"one pixel of {stride[0]}x{stride[1]}")
         return graph.builder.every(value, stride, node.name)
     window = {"kernel": kernel, "stride": stride, "padding": padding}
     out = graph.builder.pooled_maximum(value, window, node.name)

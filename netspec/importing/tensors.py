@@ -238,23 +238,20 @@ def pad(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     return back(out.taken(place) if before or after else out)
 
 
-@operation("Softmax", "LogSoftmax")
-def softmax(graph: Graph, node: Node, inputs: list[Any]) -> Value:
+@operation("Softmax", "LogSoftmax", "Sigmoid")
+def dropped(graph: Graph, node: Node, inputs: list[Any]) -> Value:
     """At the end alone, where it is dropped: it does not change the class."""
+    gate = node.proto.op_type == "Sigmoid"
     if not at_the_end(graph, node):
-        raise UserError("only at the end of a network; attention cannot be converted")
+        what = "spikes cannot be multiplied by a gate; leave it out, or train without it"
+        raise UserError(what if gate else "only at the end of a network; attention cannot be converted")
     shape = inputs[0].layout.shape
-    if node.get("axis", -1) % len(shape) != 1 or shape[1] != inputs[0].layout.size:
+    if not gate and (node.get("axis", -1) % len(shape) != 1 or shape[1] != inputs[0].layout.size):
         raise UserError("it is not over the classes")
-    return dropped(graph, node, inputs[0])
-
-
-@operation("Sigmoid")
-def sigmoid(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """Likewise."""
-    if not at_the_end(graph, node):
-        raise UserError("spikes cannot be multiplied by a gate; leave it out, or train without it")
-    return dropped(graph, node, inputs[0])
+    graph.dropped.append(node.proto.op_type)
+    graph.scores = node.proto.input[0]
+    graph.told(node, "dropped: it does not change the class")
+    return inputs[0]
 
 
 def at_the_end(graph: Graph, node: Node) -> bool:
@@ -266,10 +263,3 @@ def at_the_end(graph: Graph, node: Node) -> bool:
             return False
         name = follow[0].output[0]
     return True
-
-
-def dropped(graph: Graph, node: Node, value: Value) -> Value:
-    graph.dropped.append(node.proto.op_type)
-    graph.scores = node.proto.input[0]
-    graph.told(node, "dropped: it does not change the class")
-    return value

@@ -69,6 +69,10 @@ class Choice:
     def scaled(self, factor: np.ndarray) -> Choice:
         return replace(self, scale=self.scale * factor)
 
+    def every(self, step: tuple[int, int]) -> Choice:
+        """Every so many pixels each way; there must be no zeros around."""
+        return replace(self, stride=multiplied(self.stride, step))
+
 
 @dataclass(frozen=True)
 class Weighted:
@@ -91,6 +95,12 @@ class Weighted:
 
     def scaled(self, factor: np.ndarray) -> Weighted:
         return replace(self, weights=self.weights * factor.reshape(-1, *[1] * (self.weights.ndim - 1)))
+
+    def every(self, step: tuple[int, int]) -> Weighted:
+        """Every so many pixels each way; a dense layer has one."""
+        if "stride" not in self.options:
+            return self
+        return replace(self, options=dict(self.options) | {"stride": multiplied(self.options["stride"], step)})
 
 
 Term = Choice | Weighted
@@ -177,6 +187,10 @@ class Value:
         return (
             replace(self, layout=canonical(self.shape)) if np.array_equal(order, range(channels)) else self.taken(order)
         )
+
+
+def multiplied(stride: tuple[int, int], step: tuple[int, int]) -> tuple[int, int]:
+    return stride[0] * step[0], stride[1] * step[1]
 
 
 def canonical(shape: tuple[int, int, int]) -> np.ndarray:

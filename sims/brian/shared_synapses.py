@@ -104,8 +104,8 @@ class SharedSynapses(SharedProjection):
         wrong = f"{on_pre} adds something else to {target} than it holds"
         fail_for_dimension_mismatch(factor * Quantity(weights), Quantity(1, dim=post.variables[target].dim), wrong)
         dtype = np.dtype(post.variables[target].dtype)
-        share = whole_numbers("pool", pool)[0] ** 2
-        kernel = np.asarray(np.asarray(factor) * np.asarray(weights) / share, dtype=dtype) * dtype.type(sign)
+        (groups,), (pool,) = whole_numbers("groups", groups), whole_numbers("pool", pool)
+        kernel = np.asarray(np.asarray(factor) * np.asarray(weights) / pool**2, dtype=dtype) * dtype.type(sign)
         if not np.isfinite(kernel).all():
             raise UserError(f"weights of {name.rstrip('*')}: some are no finite numbers in {dtype}")
         geometry, kernel = as_geometry(kernel, len(pre), pre_shape, stride, padding, groups, pool)
@@ -174,7 +174,6 @@ def as_geometry(
 ) -> tuple[Geometry, np.ndarray]:
     """The geometry of a kernel, and the kernel as that of a convolution; raises UserError where they do not fit."""
     strides, paddings = whole_numbers("stride", stride, n=2), whole_numbers("padding", padding, least=0, n=2)
-    whole_numbers("groups", groups)
     if kernel.ndim == 2:
         if pre_shape is not None or (strides, paddings, groups, pool) != ((1, 1), (0, 0), 1, 1):
             raise UserError(

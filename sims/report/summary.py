@@ -195,9 +195,9 @@ def earlier_run(out: Path, now: str, conversion: Conversion, **settings: Any) ->
         before = summary["settings"]
         found = f"{before['network']}, {summary['images']} images, {before['steps']} steps, seed {before['seed']}"
         other = [f"{name} {before[name]}" for name, value in settings.items() if before[name] != value]
-        told = before["conversion"]
-        if told != conversion_told(conversion) and (told["method"] != conversion.variant or not other):
-            other.insert(0, told["method"])
+        told, now_told = before["conversion"], conversion_told(conversion)
+        if now_told != now_told | told and (told["method"] != conversion.variant or not other):  # digests came later
+            other.insert(0, f"{told['method']} {told.get('digest', '')}".strip())
         found = ", ".join([found, *other])
     except FileNotFoundError:
         found = now

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -187,7 +188,13 @@ def test_results_of_an_earlier_run_are_replaced(tiny, tmp_path):
     changed = ("--standalone", "--steps", 20, "--images", 2, "--raster", "--coding", "current")
     assert "seed 0, coding poisson), which this one replaces" in run_vgg(tiny, tmp_path, *changed).err
     said = run_vgg(tiny, tmp_path, *changed, "--thresholds", "ann-norm", "--model", "leaky").err
-    assert "seed 0, spike-norm, model if), which" in said, said
+    assert re.search(r"seed 0, spike-norm [0-9a-f]{8}, model if\), which", said), said
+    own = load_conversion(tmp_path / "conversion.safetensors", load_checkpoint(tiny))
+    replace(own, thresholds={name: 2 * value for name, value in own.thresholds.items()}).save(
+        tmp_path / "o.safetensors"
+    )
+    said = run_vgg(tiny, tmp_path, *changed, "--conversion", tmp_path / "o.safetensors", "--model", "leaky").err
+    assert f"seed 0, ann-norm {own.digest}), which" in said, said
 
 
 # Options

@@ -142,7 +142,8 @@ def test_other_spellings(name):
 AFTER = torch.linspace(-1, 1, 64).view(8, 8, 1, 1)
 POPULATIONS = {  # between the input and a last convolution, each with its bound
     "a window of one pixel": (lambda n, x: F.max_pool2d(relu(n.conv(x)), 1, 2), ["if"]),
-    "a window of one pixel of a sum": (lambda n, x: relu(F.max_pool2d(n.conv(x), 1, 2)), ["relay", "if"]),
+    "a window of one pixel of a sum": (lambda n, x: relu(F.max_pool2d(n.conv(x), 1, 2)), ["if"]),
+    "pixels left out of two convolutions": (lambda n, x: relu((n.conv(x) + n.conv(x.flip(1)))[:, :, ::2, ::3]), ["if"]),
     "the average of one pixel": (lambda n, x: F.avg_pool2d(relu(n.conv(x)), 1, 2), ["if"]),
     "zeros around a max pooling": (
         lambda n, x: F.max_pool2d(F.pad(relu(n.conv(x)), (1, 2, 1, 0)), 3, 2),

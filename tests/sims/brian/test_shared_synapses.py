@@ -184,6 +184,7 @@ FITS = {"on_pre": "ge += w", "pre_shape": (2, 2, 3)}
         ({"stride": (1, 1, 1)}, "stride must be 2 whole numbers"),
         ({"padding": "same"}, "padding must be 2 whole numbers, each at least 0, got 'same'"),
         ({"pool": 0.5}, "pool must be a whole number, at least 1, got 0.5"),
+        ({"pool": (2,), "pre_shape": (2, 2, 3)}, "but what arrives is of shape"),
         ({"groups": None}, "groups must be a whole number"),
         ({"pre_shape": 8}, r"pre_shape must be 3 whole numbers, each at least 1, got \(8,\)"),
         ({"pre_shape": (2.5, 2, 3)}, "pre_shape must be 3 whole numbers"),
