@@ -110,7 +110,7 @@ class Builder:
         if not value.terms:
             return value
         own = self._population(name, replace(value, bias=np.zeros((value.channels, 1, 1))), "relay")
-        return replace(self._all_of(own), bias=value.bias, layout=value.layout)
+        return replace(self._all_of(own), bias=value.bias, layout=value.layout, gain=value.gain)
 
     def _chosen(self, value: Value, name: str, strided: bool = False) -> Value:
         """With terms whose weights a convolution or dense layer can be multiplied by; else through a relay."""
@@ -162,7 +162,7 @@ class Builder:
         flat = np.zeros((size, len(weights)))
         np.add.at(flat, value.layout.ravel(), np.asarray(weights, dtype=np.float64).T)
         bias = value.full_bias.ravel() @ flat
-        placed = flat.T.reshape(len(weights), *value.shape)
+        placed = flat.T.reshape(len(weights), *value.shape) * (1 if value.gain is None else value.gain)
         terms: list[Term] = []
         for term in value.terms:
             assert isinstance(term, Choice)

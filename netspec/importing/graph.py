@@ -17,7 +17,8 @@ from netspec.importing.builder import Builder, Step
 from netspec.importing.values import Value
 
 __all__ = [
-    "Graph", "Node", "constant", "either_map", "evaluated", "inputs", "map_of", "not_waiting", "number_of", "table",
+    "Graph", "Node", "constant", "either_map", "evaluated", "inputs", "map_of", "not_gained", "not_waiting",
+    "number_of", "table",
 ]  # fmt: skip
 
 HINTS = {
@@ -55,6 +56,11 @@ class Node:
     def get(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
 
+
+KEEPING = (  # what a tensor may go through whose numbers were multiplied by one each, until a linear layer takes it in
+    "Add", "BatchNormalization", "Cast", "Div", "Dropout", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "Neg",
+    "Reshape", "Shape", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze",
+)  # fmt: skip
 
 Function = Callable[["Graph", Node, list[Any]], Any]
 
@@ -144,6 +150,9 @@ class Graph:
             hint = HINTS.get(proto.op_type, "no neuron of this project does that")
             raise UserError(f"{where}: {proto.op_type} is not supported; {hint}")
         try:
+            if proto.op_type not in KEEPING:
+                for value in inputs:
+                    not_gained(value)
             found = function(self, node, inputs)
         except UserError as error:
             raise UserError(f"{where}: {proto.op_type} is not supported here: {error}") from error
@@ -167,7 +176,7 @@ def map_of(value: Value) -> Value:
     if found is None:
         shape = "x".join(map(str, value.layout.shape[1:]))
         raise UserError(f"its input of {shape} is no whole image, with pixels and channels in order")
-    return not_waiting(found)
+    return not_gained(not_waiting(found))
 
 
 def either_map(value: Value) -> tuple[Value, Callable[[Value], Value]]:
@@ -190,6 +199,12 @@ def evaluated(proto: onnx.NodeProto, opsets: Mapping[str, int], given: Mapping[s
 def not_waiting(value: Value) -> Value:
     if value.pooled:
         raise UserError("it comes after a max pooling of what may be negative, and no ReLU is between them")
+    return value
+
+
+def not_gained(value: Any) -> Any:
+    if isinstance(value, Value) and value.gain is not None:
+        raise UserError("before it each pixel is multiplied by another number, which only a linear layer takes in")
     return value
 
 

@@ -262,7 +262,7 @@ def reduce_mean(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 
 @operation("BatchNormalization")
 def batch_normalization(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """Folded into weights and biases, before a ReLU or after it; exact at borders."""
+    """Folded into weights and biases, before a ReLU or after it, of a vector as well; exact at borders."""
     if node.get("training_mode", 0):
         raise UserError("it is in training mode; call eval() before exporting")
     gain, shift, mean, variance = (constant(each, "statistics").astype(np.float64) for each in inputs[1:5])

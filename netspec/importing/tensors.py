@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from netspec.errors import UserError
-from netspec.importing.graph import Graph, Node, constant, either_map, evaluated, number_of, table
+from netspec.importing.graph import Graph, Node, constant, either_map, evaluated, not_gained, number_of, table
 from netspec.importing.values import NOWHERE, Choice, Value, constant_of_channels, simplified
 
 __all__ = ["TENSORS", "added", "multiplied"]
@@ -40,9 +40,9 @@ def shape(graph: Graph, node: Node, inputs: list[Any]) -> np.ndarray:
 def multiplied(value: Value, factor: np.ndarray) -> Value:
     value, back = unrepeated(value)
     of_channels = constant_of_channels(value, spread(factor, value).astype(np.float64))
-    if of_channels.shape[1:] != (1, 1):
-        raise UserError("it multiplies each pixel by another number")
-    return back(value.scaled(of_channels[:, 0, 0]))
+    if of_channels.shape[1:] == (1, 1):
+        return back(value.scaled(of_channels[:, 0, 0]))
+    return back(value.gained(of_channels))
 
 
 def added(value: Value, bias: np.ndarray) -> Value:
@@ -63,7 +63,7 @@ def unrepeated(value: Value) -> tuple[Value, Callable[[Value], Value]]:
 
 @operation("Mul")
 def mul(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """By a constant of each channel."""
+    """By a constant of each channel; of each number, if a linear layer follows."""
     values = [value for value in inputs if isinstance(value, Value)]
     if len(values) == 2:
         raise UserError("two tensors that depend on the image are multiplied; spikes cannot be gated")
@@ -73,7 +73,7 @@ def mul(graph: Graph, node: Node, inputs: list[Any]) -> Value:
 
 @operation("Div")
 def div(graph: Graph, node: Node, inputs: list[Any]) -> Value:
-    """By a constant of each channel."""
+    """By a constant of each channel; of each number, if a linear layer follows."""
     if not isinstance(inputs[0], Value) or isinstance(inputs[1], Value):
         raise UserError("it divides by a tensor that depends on the image")
     return multiplied(inputs[0], 1 / inputs[1].astype(np.float64))
@@ -116,6 +116,7 @@ def summed(graph: Graph, one: Value, other: Value) -> Value:
         raise UserError(f"tensors of {one.layout.shape[1:]} and {other.layout.shape[1:]} are added")
     if one.pooled or other.pooled:
         raise UserError("max pooling of what has no ReLU is added to something")
+    one, other = not_gained(one), not_gained(other)
     if one.shape != other.shape or not np.array_equal(one.layout, other.layout):
         (one, back), (other, _) = either_map(one), either_map(other)
         if one.shape != other.shape:

@@ -121,6 +121,9 @@ class Value:
         Of the tensor's shape, with 1 for the batch: places in the flat ``shape``.
     pooled : tuple, optional
         A Value without ReLU, and the window of the max pooling of it that this is; there are no terms then.
+    gain : numpy.ndarray, optional
+        Of ``shape``: what each number of the terms' sum is multiplied by, if it is not the same in a whole channel. It
+        waits for the linear layer that takes it into its weights.
     """
 
     shape: tuple[int, int, int]
@@ -128,6 +131,7 @@ class Value:
     bias: np.ndarray
     layout: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     pooled: tuple[Value, Mapping[str, Any]] | None = None
+    gain: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.layout.size:
@@ -166,6 +170,13 @@ class Value:
             return replace(self, pooled=(self.pooled[0].scaled(factor), self.pooled[1]))
         terms = tuple(term.scaled(factor) for term in self.terms)
         return replace(self, terms=terms, bias=self.bias * factor[:, None, None])
+
+    def gained(self, factor: np.ndarray) -> Value:
+        """Each number times one of its own."""
+        if self.pooled:
+            raise UserError("max pooling of what has no ReLU is multiplied by another number at each pixel")
+        gain = factor if self.gain is None else self.gain * factor
+        return replace(self, gain=np.broadcast_to(gain, self.shape), bias=simplified(self.bias * factor))
 
     def shifted(self, bias: np.ndarray) -> Value:
         """With (channels, 1, 1) or (channels, height, width) added."""

@@ -101,6 +101,7 @@ GAIN = torch.linspace(0.1, 3, 16).view(16, 1, 1)
 TWO = (2, 2, 2, 2)
 MASK = torch.tensor([0.0] * 9 + [-1e5])  # of a class that is not used
 GREY = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+EACH = torch.linspace(-1, 2, 2048)  # a number for each of 8x16x16
 SPELLINGS = {
     "repeated channels": (lambda n, x: n.fc((relu(n.conv(x)).repeat_interleave(2, 1) * GAIN).mean((2, 3))) + MASK, 16),
     "repeated image": (lambda n, x: n.fc(relu(n.conv((x[:, :1].expand(-1, 3, -1, -1) - GREY) / 0.3)).mean((2, 3))), 8),
@@ -120,8 +121,25 @@ SPELLINGS = {
     "pixels left out, zeros around": (lambda n, x: n.fc(relu(n.conv(F.pad(x[:, :, ::2, ::3], TWO))).mean((2, 3))), 8),
     "pixels left out before the ReLU": (lambda n, x: n.fc(relu(n.conv(x)[:, :, ::2, ::2]).mean((2, 3))), 8),
     "softmax of an image of one pixel": (lambda n, x: torch.softmax(n.conv(x).mean((2, 3), keepdim=True), 1), 8),
+    "batch norm of a vector": (lambda n, x: n.fc(relu(n.conv(x)).flatten(1) * EACH - EACH.flip(0)), 2048),
+    "twice, and of what has no ReLU": (
+        lambda n, x: n.fc(((n.conv(x).flatten(1) + 1) * EACH - 0.5) / (1 + EACH**2)),
+        2048,
+    ),
+    "of a vector that two layers take": (lambda n, x: sum_of_two(n, relu(n.conv(x)).flatten(1) * EACH), 2048),
+    "of channels that stand last": (
+        lambda n, x: n.fc(
+            relu(F.max_pool2d(n.conv(F.pad(x, TWO)), 2)).permute(0, 2, 3, 1).flatten(1) * EACH[::2][:800]
+        ),
+        800,
+    ),
+    "of each pixel": (lambda n, x: n.fc((relu(n.conv(x)) * EACH.view(8, 16, 16)).mT.flatten(1)), 2048),
     "windows of zeros alone": (lambda n, x: n.fc(F.max_pool2d(F.pad(relu(n.conv(x)), TWO), 2).mean((2, 3))), 8),
 }
+
+
+def sum_of_two(n, y):
+    return n.fc(y) + F.linear(0.5 * y, n.fc.weight.flip(1))
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -250,6 +268,17 @@ class Attention(nn.Module):
         return torch.softmax(tokens @ tokens.transpose(1, 2), -1) @ tokens
 
 
+class Each(nn.Module):
+    """Multiplies each pixel by a number of its own; then something follows."""
+
+    def __init__(self, then) -> None:
+        super().__init__()
+        self.then = then
+
+    def forward(self, x):
+        return self.then(x * torch.linspace(1, 2, 14 * 14).view(14, 14))
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -277,6 +306,11 @@ class Recurrent(nn.Module):
             nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)),
             r"outer.1.1.1 .*it comes after a max pooling of what may be negative, and no ReLU is",
         ),
+        (Each(nn.Conv2d(4, 4, 1)), r"outer.1.1.then .*Conv .*: before it each pixel is multiplied by another number"),
+        (Each(nn.ReLU()), r"outer.1.1.then .*Relu .*: before it each pixel is multiplied by another number"),
+        (Each(nn.MaxPool2d(2)), r"outer.1.1.then .*MaxPool .*: before it each pixel is multiplied by another number"),
+        (Each(lambda y: y + y.flip(1)), r"outer.1.1 .*: before it each pixel is multiplied by another number"),
+        (Each(lambda y: y.permute(0, 2, 3, 1) @ torch.ones(4, 2)), r"outer.1.1 .*MatMul .*: before it each pixel is"),
         (nn.Sigmoid(), r"outer.1.1 .*Sigmoid is not supported here: spikes"),
         (nn.Hardtanh(-1, 1), r"outer.1.1 .*it clips at -1 and 1; only ReLUs"),
         (nn.ReflectionPad2d(1), r"outer.1.1 .*only zeros are put around an image"),
