@@ -127,6 +127,9 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     if end == "mean":
         now = writer.add("GlobalAveragePool", now)
     flat = writer.add("Flatten", now, axis=1)
+    if draw(st.booleans()):
+        positive = writer.numbers(size, low=0.5, high=2)
+        flat = writer.add("BatchNormalization", flat, positive, *[writer.numbers(size) for _ in "ab"], positive)
     if end == "matmul":
         out = writer.add("Add", writer.add("MatMul", flat, writer.numbers(size, 3)), writer.numbers(3))
     else:
@@ -134,7 +137,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return writer.model(out)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(graphs())
 def test_random_graphs_give_their_own_outputs(model):
     coding = Coding(mean=(0.5, 0.4), std=(0.25, 0.2))
