@@ -212,7 +212,7 @@ def largest(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.DataFrame]:
-    """The rows of each evaluation in a table, the paper's thresholds before others.
+    """The rows of each evaluation in a table, the thresholds of the paper before others.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def evaluations(table: pd.DataFrame, only_largest: bool = False) -> list[pd.Data
     def order(rows: pd.DataFrame) -> tuple:
         first = rows.iloc[0]
         return (
-            first["method"] != "spike-norm",
+            (*METHODS, first["method"]).index(first["method"]),
             *first[["method", "unit"]],
             -first["percentile"],
             first["thresholds"],
