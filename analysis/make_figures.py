@@ -87,9 +87,11 @@ def results_page(tables: Path = RESULTS) -> str:
 
 
 def with_headline(readme: str, tables: Path = RESULTS) -> str:
-    """README with the table of results between its two markers as the tables have it."""
-    before, _, rest = readme.partition(BEGIN)
-    after = rest.partition(END)[2]
+    """README with the table of results between its two markers as the tables have it; UserError without these."""
+    before, begun, rest = readme.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise UserError(f"README.md lacks {(END if begun else BEGIN).strip()}, between which its table is written")
     table = markdown(headline(load("errors", tables), load("operations", tables)))
     return f"{before}{BEGIN}{table}{END}{after}"
 

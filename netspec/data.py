@@ -91,14 +91,19 @@ class ImageSet(Images):
         others = tuple(name for index, name in enumerate(self.classes) if name not in place and index in self.labels)
         return replace(self, labels=labels, classes=classes, others=others)
 
+    @property
+    def about_others(self) -> str:
+        """What is to be said where there are ``others``."""
+        return (
+            f"classes of {self.source} ({shortened(self.others)}) are none of the network's "
+            f"({shortened(self.classes)}), which --classes told when it was brought in"
+        )
+
     def of_known_classes(self) -> ImageSet:
         """Itself; raises UserError if the class of an image is not known, or none of the network's."""
         if (self.labels < 0).any():
             if self.others:
-                raise UserError(
-                    f"classes of {self.source} ({shortened(self.others)}) are none of the network's "
-                    f"({shortened(self.classes)}), which --classes told when it was brought in"
-                )
+                raise UserError(self.about_others)
             raise UserError(f"the classes of images of {self.source} are not known; put them into one folder a class")
         return self
 
@@ -296,4 +301,5 @@ def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, .
         refuse_pickled(Path(source))
     if split_folder(source, split):
         return imagenet_files(source, split, shape, classes or None)
-    return find_images(source, shape, classes or None)
+    images = find_images(source, shape, classes or None)
+    return images if (images.labels < 0).any() else images.mixed()

@@ -51,7 +51,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ".npz file with images and labels; "
         "not to train on: a folder of images, cifar10-samples, imagenet-samples",
     },
-    "images": {"type": int, "help": "number of images: random ones of training images, the first of test images"},
+    "images": {
+        "type": int,
+        "help": "number of images: random ones of training images, the first of test images "
+        "(those in folders of classes are mixed, always alike)",
+    },
     "seed": {"type": int, "help": "of all random numbers"},
     "seeds": {"type": number("--seeds", least=1), "help": "how many: --seed, --seed + 1, ..."},
     "steps": {"type": int, "help": "time steps for each image"},
@@ -75,7 +79,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "percentile": {
         "type": number("--percentile", float, above=0, most=100),
-        "help": "over the neurons of a layer; 100 is the maximum",
+        "help": "of the largest input or activation of each neuron of a layer (spike-norm, ann-norm), or of all its "
+        "positive activations; 100 is the maximum",
     },
     "workers": {"type": number("--workers", least=1), "help": "processes side by side"},
     "out": {"metavar": "PATH", "help": "where results go"},

@@ -73,6 +73,10 @@ class Recipe:
                 check_range(words, value, **about["limits"])
         if not all(0 < restart < self.epochs for restart in self.restarts):
             raise UserError(f"restarts must lie between 0 and the number of epochs, {self.epochs}")
+        if self.schedule == "steps" and (self.restarts or self.warmup != Recipe.warmup):
+            raise UserError("warm-up and restarts are of the schedule one-cycle")
+        if self.schedule == "one-cycle" and tuple(self.milestones) != Recipe.milestones:
+            raise UserError("milestones are of the schedule steps")
         moments = (0, *self.growth, self.epochs + 1)
         whole = len(self.sizes) == len(self.growth) and all(size >= 32 for size in self.sizes)
         if not whole or any(later <= earlier for earlier, later in pairwise(moments)):
@@ -93,6 +97,8 @@ class Recipe:
         """The recipe for training a checkpoint further; raises UserError where that would give false results."""
         if self.rms_scale:
             raise UserError("the weights of a checkpoint have their scales folded in: train it without RMS scales")
+        if self.init != Recipe.init:
+            raise UserError("a checkpoint has its weights: train it without an initialisation")
         _, held_out, seed = learned_from(start.info)
         if seed not in (None, self.seed) or (held_out is not None and held_out < self.validation):
             raise UserError("with another seed or more validation images, it has learned images held out now")

@@ -59,6 +59,8 @@ class Trainer:
             raise UserError(f"{spec.name} sees {spec.input.shape} images, {images.source} has {images.images.shape}")
         if recipe.sizes and (isinstance(images, ImageSet) or max(recipe.sizes) > spec.input.shape[0]):
             raise UserError(f"sizes are of photographs in files, and at most the network's {spec.input.shape[0]}")
+        if recipe.crop != Recipe.crop and isinstance(images, ImageSet):
+            raise UserError("crops are of photographs in files")
         if recipe.validation >= len(images):
             raise UserError(f"{recipe.validation} images for validation leave none of {len(images)} for training")
         if start:  # its clips are part of it

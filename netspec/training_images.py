@@ -1,5 +1,6 @@
 """Images that a network was trained on, to calibrate it by; and those that training held out, to choose by."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,14 @@ def training_images(checkpoint: Checkpoint, source: str, choose: Callable[[AnyIm
 
 
 def random_training_images(checkpoint: Checkpoint, source: str, n: int, seed: int) -> ImageSet:
-    """``n`` random training images for a network; ``source`` as in :func:`netspec.data.load_images`."""
-    return training_images(checkpoint, source, lambda every: every.random(n, seed))
+    """``n`` random training images for a network; ``source`` as in :func:`netspec.data.load_images`.
+
+    That they are of other classes than the network's is told on stderr.
+    """
+    found = training_images(checkpoint, source, lambda every: every.random(n, seed))
+    if found.others:
+        print(f"note: {found.about_others}", file=sys.stderr)
+    return found
 
 
 def held_out_images(checkpoint: Checkpoint, source: str) -> ImageSet:

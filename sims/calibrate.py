@@ -57,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--method", choices=DEFAULTS, default="spike-norm", help="see above")
     parser.add_argument("--unit", action="store_true", help="threshold 1 in residual units (constraint 2)")
     without = WITHOUT | {name: by_method(name) for name in ("percentile", "reset", "steps", "workers")}
+    without["out"] = "beside the network, named after it"
     add_options(parser, without, percentile=None, reset=None, data="cifar10", images=256, steps=None, seed=0)
     parser.add_argument(
         "--initial", type=number("--initial", float, least=0, most=1),
@@ -74,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     if options.channels and options.percentile is not None:
         raise UserError("--channels tries parts of each channel's largest activation, and no --percentile")
     if (options.workers or 1) > 1 and options.runtime not in (None, "standalone"):
-        raise UserError(f"--workers are of compiled networks; by {options.runtime} images come one after another")
+        raise UserError(f"--workers are of compiled networks; {options.runtime} has none")
     for name in {name for own in DEFAULTS.values() for name in own}:
         value = getattr(options, name)
         if name in DEFAULTS[options.method]:

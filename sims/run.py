@@ -156,7 +156,7 @@ def parse_arguments(
     parser.add_argument("--synapses", choices=SYNAPSES, default=SYNAPSES[0], help="shared weights or stock Synapses")
     parser.add_argument(
         "--threads", type=number("--threads", least=1), default=1,
-        help="threads of the binary, each with its own pixels: faster where layers are large (IF neurons only)",
+        help="threads of the binary, each with its own pixels: faster where layers are large",
     )  # fmt: skip
     without = WITHOUT | {name: f"{WITHOUT[name]}, or what --events has" for name in ("data", "images")}
     add_options(parser, without, data=None, images=None, steps=None, seed=0)
@@ -174,7 +174,7 @@ def parse_arguments(
     if options.events and options.coding:
         raise UserError("--events are the input, and --coding is of images; give either")
     if constraints and options.constraints:
-        if not isinstance(options.checkpoint, Unasked) or not isinstance(options.conversion, Unasked):
+        if options.fast or not all(isinstance(own, Unasked) for own in (options.checkpoint, options.conversion)):
             raise UserError("--constraints sets checkpoint and conversion; give either it or them")
         chosen = constraints[options.constraints]
         options.checkpoint, options.conversion = chosen.checkpoint, chosen.thresholds

@@ -2,7 +2,7 @@
 
 Sengupta et al. 2019, Going Deeper in Spiking Neural Networks: VGG and Residual Architectures. A VGG-16 trained
 without bias and batch norm becomes a network of integrate-and-fire neurons in Brian2; the class is the output
-neuron with the most spikes.
+neuron with the most spikes (in conversions for few steps, with the largest potential).
 """
 
 from functools import partial

@@ -86,12 +86,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", metavar="NAME|DIR", help="images on which it is compared, besides noise")
     parser.add_argument(
         "--reset", choices=RESETS,
-        help="of a NIR graph's neurons; without this option to v_reset, as NIR has it (sinabs and snnTorch subtract)",
+        help="of a NIR graph's neurons; without this option to v_reset, as NIR has it (sinabs and snnTorch subtract), "
+        "or as a file of this project says",
     )  # fmt: skip
     parser.add_argument(
         "--dt", type=number("--dt", float, above=0),
         help="what a step of a NIR graph lasts, in the unit of its time constants; without this option such that r dt "
-        "is 1",
+        "is 1, or as a file of this project says; graphs with time constants need it",
     )  # fmt: skip
     parser.add_argument(
         "--spike", choices=SPIKES, help="signal of a spike in its step, in NIR graphs: 1 if not told, or of integral 1"
@@ -141,7 +142,10 @@ def bring_nir(options: argparse.Namespace, out: Path) -> None:
     """A NIR graph as a checkpoint, and beside it the conversion that it is."""
     plain = (options.weights, options.input, options.mean, options.std, options.scale, options.bgr, options.data)
     if plain != (None, None, [0.0], [1.0], 1.0, False, None):
-        raise UserError("a NIR graph has its own weights and sees no images; only --classes and --name go with it")
+        raise UserError(
+            "a NIR graph has its own weights and sees no images; --weights, --input, --data and what is said of pixels "
+            "do not go with it"
+        )
     more: dict[str, Any] = {"classes": read_classes(options.classes), "name": options.name or ""}
     imported = from_nir(options.source, options.reset, options.dt, options.spike or SPIKES[0], **more)
     print("\n".join([*aligned(imported.steps), network_line(imported.checkpoint)]))

@@ -278,8 +278,11 @@ class _Reader:
         if np.isinf(found.threshold).all() and not last:
             raise UserError("its potential is no output of the graph; only read-outs may be neurons that do not fire")
         own, spikes = self.builder.neurons(value, node.name, last)
-        if self.reset == "zero" and found.reset.any():
-            found = with_reset(found)
+        if found.reset.any():
+            if self.reset == "zero":
+                found = with_reset(found)
+            else:
+                self.notes.append(f"{node.name}: v_reset, which is not 0, is left out: spikes subtract the threshold")
         self.neurons[own] = found
         metadata = node.fields.get("metadata")
         if self.ours and isinstance(metadata, dict) and "initial" in metadata:

@@ -49,7 +49,7 @@ class SharedSynapses(SharedProjection):
         The convolution sees ``pre`` through windows of pool x pool neurons, whose spikes count 1 / pool**2
         (average pooling).
     when, order, name
-        As of ``Synapses``.
+        As of ``Synapses``, but that the order is 0 unless told (that of ``on_pre`` is -1).
     namespace : mapping, optional
         Where the factor is looked up; by default where this is called.
     delay : Quantity

@@ -67,18 +67,22 @@ def search(
         raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {steps}")
     if correction not in CORRECTIONS:
         raise UserError(f"the correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
+    if channels and any(population.clip for population in network.spec.spiking):
+        raise UserError(
+            f"{network.spec.name} has clipped ReLUs, whose thresholds are of whole layers: search without channels"
+        )
 
     starts = INITIAL if initial is None else (initial,)
 
     def decide(layer: Layer) -> None:
         name, clip = layer.population.name, layer.population.clip
-        if channels and not clip:
+        if channels:
             candidates = [(part, start) for part in channel_parts(layer.activation, name) for start in starts]
         else:
             tried = PERCENTILES if percentile is None else (percentile,)
             wanted = [positive_percentile(layer.activation, p, name).clamp(max=clip or np.inf) for p in tried]
             candidates = [(threshold.float(), start) for threshold in wanted for start in starts]
-        layer.threshold, layer.initial = best(layer, candidates, channels and not clip)
+        layer.threshold, layer.initial = best(layer, candidates, channels)
         left = layer.activation - rate(layer)
         if correction == "neuron":
             layer.initial = layer.initial + steps * left.mean(0)

@@ -40,7 +40,7 @@ class Exported:
 
 
 def to_nir(network: Checkpoint, conversion: Conversion, pool: str = "sum", dt: float = 1.0) -> Exported:
-    """The spiking network that a conversion makes of a checkpoint, as a ``nir.NIRGraph``.
+    """The spiking network that a conversion makes of a checkpoint, as a ``nir.NIRGraph`` with notes.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def to_nir(network: Checkpoint, conversion: Conversion, pool: str = "sum", dt: f
     UserError
         If NIR has no node for a part of the network, or the package nir is not installed.
     """
+    if pool not in POOLS:
+        raise UserError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
     return _Writer(load_nir(), network, conversion, pool, dt).exported()
 
 

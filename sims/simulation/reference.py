@@ -14,6 +14,7 @@ from torch import Tensor
 from netspec.ann import largest
 from netspec.errors import UserError
 from netspec.spec import NetSpec, Projection
+from netspec.thresholds import RESETS
 from sims.simulation.arriving import arriving, constant_input, flat, kernel, neurons
 from sims.simulation.geometry import checked_weights
 from sims.simulation.neuron_models import IF, MODELS, NeuronModel, models_of
@@ -108,6 +109,8 @@ class ReferenceSimulator:
         device: str = "cpu",
         model: NeuronModel | Mapping[str, NeuronModel] = IF,
     ) -> None:
+        if reset not in RESETS:
+            raise ValueError(f"reset must be one of {RESETS}")
         self.spec, self.reset, self.device = spec, reset, torch.device(device)
         self.given_weights = weights = checked_weights(spec, weights)
         self.models = models_of(spec, model)

@@ -113,8 +113,10 @@ class RunInput:
             raise UserError(f"the input's coding must be one of {', '.join(CODINGS)}, got {self.coding!r}")
         if self.events is not None and self.coding != "events":
             raise UserError(f"events are given, but the coding is {self.coding}; they are coding 'events'")
-        if not np.isfinite(x).all() or (self.coding == "poisson" and np.abs(x).max() > 1):
+        if self.coding == "poisson" and not (np.abs(x) <= 1).all():
             raise UserError("inputs are spike probabilities with a sign: they must lie in [-1, 1]")
+        if not np.isfinite(x).all():
+            raise UserError("inputs must be finite numbers")
         if not 1 <= self.steps <= MOST_STEPS:
             raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {self.steps}")
         if self.numbers.shape != (len(x),):
@@ -135,9 +137,10 @@ class RunInput:
                 raise UserError(
                     f"{name} has no threshold to balance; only the input of spiking populations is measured"
                 )
-        thresholds = {}
+        thresholds, behind = {}, False
         for population in spec.spiking:
-            given = self.thresholds.get(population.name, np.inf if self.measured else np.nan)
+            behind |= population.name in self.measured
+            given = self.thresholds.get(population.name, np.inf if behind else np.nan)
             numbers = per_neuron(given, population, "threshold")
             if not (numbers > 0).all():
                 raise UserError(
@@ -160,6 +163,7 @@ class RunInput:
             all_per_neuron(self.initial, spec, "initial potential"),
             checked_values(self.spike_values, spec),
             float(self.delay),
+            self.conversion,
         )
 
     def checked_for(self, spec: NetSpec, reset: str, models: Mapping[str, NeuronModel]) -> RunInput:
@@ -224,8 +228,8 @@ def per_neuron(given: Any, population: Population, what: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         shape = np.shape(given)
         raise UserError(f"{what} of {population.name}: {shape} does not fit its shape {population.shape}") from error
-    if np.isnan(numbers).any() and what != "threshold":
-        raise UserError(f"{what} of {population.name} is not a number (NaN)")
+    if not np.isfinite(numbers).all() and what != "threshold":
+        raise UserError(f"{what} of {population.name} is not finite (NaN or infinity)")
     return np.ascontiguousarray(numbers)
 
 

@@ -1,13 +1,16 @@
 """The command that draws all figures and writes the page of results."""
 
+import re
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from commands import files, run
 from results_tables import write_tables
 
 from analysis import make_figures
+from netspec.errors import UserError
 
 FIGURES = partial(run, "make_figures.py", make_figures.main)
 
@@ -47,6 +50,13 @@ def test_readme_is_short_and_has_the_table_that_the_results_give():
     readme = (make_figures.ROOT / "README.md").read_text()
     assert make_figures.with_headline(readme) == readme
     assert 6000 <= len(readme.encode()) <= 8192
+
+
+@pytest.mark.parametrize("marker", [make_figures.BEGIN, make_figures.END])
+def test_readme_without_a_marker_is_left_whole(marker):
+    readme = (make_figures.ROOT / "README.md").read_text().replace(marker, "")
+    with pytest.raises(UserError, match=f"README.md lacks {re.escape(marker.strip())}"):
+        make_figures.with_headline(readme)
 
 
 def test_figures_of_ones_own_tables_leave_the_published_ones_alone(tmp_path):

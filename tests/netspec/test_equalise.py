@@ -129,6 +129,7 @@ def test_command_writes_an_equalised_network(trained, tmp_path):
         (["--peak", 0], "--peak must be above 0 and at most 1000, got 0.0"),
         (["--inside", "nan"], "--inside must be at least 0.001 and at most 1, got nan"),
         (["--images", 21], "21 images were asked for"),
+        (["--out", "none.json"], "the name of the file must end in .safetensors, got none.json"),
     ],
 )
 def test_mistake_at_the_keyboard_is_told_in_one_line(arguments, reason, trained, tmp_path):
@@ -144,3 +145,10 @@ def test_mistake_at_the_keyboard_is_told_in_one_line(arguments, reason, trained,
     ]
     run("equalise.py", main, *told, *arguments).assert_refused("equalise.py", reason)
     assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_the_network_itself_is_not_overwritten(trained):
+    before = trained.read_bytes()
+    told = ["--checkpoint", trained, "--data", "cifar10-samples", "--images", 20, "--out", trained]
+    run("equalise.py", main, *told).assert_refused("equalise.py", f"{trained} is the network itself")
+    assert trained.read_bytes() == before

@@ -83,6 +83,19 @@ def test_shares_are_between_nothing_and_all(field, value):
         Recipe(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("schedule", "field", "value", "message"),
+    [
+        ("steps", "warmup", 0.1, "warm-up and restarts are of the schedule one-cycle"),
+        ("steps", "restarts", (3,), "warm-up and restarts are of the schedule one-cycle"),
+        ("one-cycle", "milestones", (3,), "milestones are of the schedule steps"),
+    ],
+)
+def test_what_the_other_schedule_listens_to_is_refused(schedule, field, value, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(schedule=schedule, **{field: value})
+
+
 def test_time_steps_show_images_as_a_current():
     with pytest.raises(UserError, match="in time steps the image is a constant current: train without input steps"):
         Recipe(time_steps=16, input_steps=100)
@@ -98,6 +111,11 @@ def test_delay_of_no_time_steps_is_refused(steps, delay):
     assert Recipe(time_steps=16, delay=delay).delay == delay
     with pytest.raises(UserError, match=f"a delay is a part of the time steps; {delay} of {steps} are none"):
         Recipe(time_steps=steps, delay=delay)
+
+
+def test_a_checkpoint_has_weights_already():
+    with pytest.raises(UserError, match="train it without an initialisation"):
+        Recipe(init="he").further(tiny_checkpoint())
 
 
 @pytest.mark.parametrize("noted", ["adam, 100 epochs", {"validation": None}, {"seed": "one"}, None])

@@ -41,12 +41,18 @@ def command(tmp_path, monkeypatch):
     return run
 
 
-def test_command_trains_by_its_options(command, capsys):
-    options = ["--epochs", "2", "--batch", "15", "--lr", "0.01", "--milestones", "3", "4", "--float32", "--rms-scale"]
-    options += ["--centred", "--restarts", "1"]
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        (["--milestones", "3", "4"], {"milestones": (3, 4)}),
+        (["--schedule", "one-cycle", "--restarts", "1"], {"schedule": "one-cycle", "restarts": (1,)}),
+    ],
+)
+def test_command_trains_by_its_options(schedule, told, command, capsys):
+    options = ["--epochs", "2", "--batch", "15", "--lr", "0.01", *schedule, "--float32", "--rms-scale", "--centred"]
     best = load_checkpoint(command(*options, "--conv-dropout", "0", "--seed", "5") / "best.safetensors")
-    chosen = replace(Recipe(), epochs=2, batch=15, lr=0.01, milestones=(3, 4), bf16=False, validation=10, seed=5)
-    chosen = replace(chosen, restarts=(1,), rms_scale=True, centred=True)
+    chosen = replace(Recipe(), epochs=2, batch=15, lr=0.01, bf16=False, validation=10, seed=5)
+    chosen = replace(chosen, **told, rms_scale=True, centred=True)
     assert best.info["recipe"] == json.loads(json.dumps(vars(chosen)))
     assert best.spec.name == "vgg16-cifar10-x0.03"
     assert [population.dropout for population in best.spec.populations if population.dropout] == [0.3, 0.3]

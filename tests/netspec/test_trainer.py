@@ -32,6 +32,7 @@ SPEC = net(
     dropout=("conv", "dense"),
 )
 RECIPE = Recipe(epochs=2, batch=32, lr=0.1, milestones=(1,), init="he", validation=40, bf16=False)
+ONE_CYCLE = {"schedule": "one-cycle", "milestones": Recipe.milestones}
 STATE = "state.safetensors"
 
 
@@ -191,7 +192,7 @@ def test_input_is_centred_and_nearly_all_of_it_within_the_unit_interval():
     "change",
     [
         {},
-        {"rms_scale": True, "schedule": "one-cycle", "nesterov": True, "bf16": True, "input_steps": 50},
+        {"rms_scale": True, **ONE_CYCLE, "nesterov": True, "bf16": True, "input_steps": 50},
         {"momentum": 0.0, "validation": 0},
     ],
     ids=["paper", "scaled", "plain"],
@@ -301,7 +302,7 @@ def test_training_starts_with_the_network_it_is_given(out, tmp_path):
     assert further.info["recipe"]["start"] == best.digest
 
 
-@pytest.mark.parametrize("change", [{"epochs": 2}, {"epochs": 3, "schedule": "one-cycle", "restarts": (1,)}])
+@pytest.mark.parametrize("change", [{"epochs": 2}, {"epochs": 3, "restarts": (1,), **ONE_CYCLE}])
 def test_finished_training_can_be_made_longer(change, tmp_path):
     one, two = (writable_folder(tmp_path / name) for name in ("one", "two"))
     long = replace(RECIPE, **change)
@@ -321,7 +322,7 @@ def test_finished_training_can_be_made_longer(change, tmp_path):
         (replace(RECIPE, epochs=1, seed=1), SPEC),
         (replace(RECIPE, epochs=1, rms_scale=True), SPEC),
         (replace(RECIPE, epochs=1, lr=0.2), SPEC),
-        (replace(RECIPE, epochs=2, schedule="one-cycle"), SPEC),
+        (replace(RECIPE, epochs=2, **ONE_CYCLE), SPEC),
         (replace(RECIPE, epochs=1), replace(SPEC, name="other")),
     ],
 )
@@ -371,6 +372,11 @@ def test_validation_must_leave_images_for_training():
         trainer(replace(RECIPE, validation=300))
 
 
+def test_crops_are_of_photographs():
+    with pytest.raises(UserError, match="crops are of photographs in files"):
+        trainer(replace(RECIPE, crop=0.5))
+
+
 def test_diverging_loss_ends_with_advice(tmp_path):
     advice = r"the loss is no longer finite in epoch 1; lower the learning rate \(now 1e\+30\)"
     with pytest.raises(UserError, match=advice):
@@ -384,7 +390,7 @@ def test_loss_that_stays_at_chance_is_warned_of(tmp_path, capsys):
 
 
 def test_rate_of_every_step_is_that_of_its_moment(monkeypatch):
-    run = trainer(replace(RECIPE, schedule="one-cycle", batch=65))
+    run = trainer(replace(RECIPE, batch=65, **ONE_CYCLE))
     rates = []
     step = run.optimizer.step
     monkeypatch.setattr(run.optimizer, "step", lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), step()))
@@ -413,7 +419,7 @@ def test_training_for_few_steps_gives_a_network_with_clips(how, tmp_path):
     start = trainer(replace(RECIPE, epochs=4))
     train(start, writable_folder(tmp_path / "plain"))
     network = load_checkpoint(tmp_path / "plain" / "best.safetensors")
-    recipe = replace(RECIPE, lr=0.02, **how).further(network)
+    recipe = replace(RECIPE, lr=0.02, init="paper", **how).further(network)
     further = Trainer(SPEC, coloured(300, 0), coloured(100, 1), recipe, "cpu", network)
     begun = {name: float(bound.detach()) for name, bound in further.ann.bounds.items()}
     assert set(begun) == {"conv", "dense"} and min(begun.values()) > 0

@@ -1,13 +1,14 @@
 """Images to calibrate by, and those held out, by which training chose its epoch: no others are read."""
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import save_image
+from commands import save_image, tiny_checkpoint
 from networks import net
 
 from netspec import image_files
@@ -98,6 +99,16 @@ def test_only_the_wanted_photographs_are_read(folder, network, was_read):
     assert len(first) == len(was_read) == 2
     with pytest.raises(UserError, match=r"31 images were asked for, but .* train has 30"):
         random_training_images(network, str(folder), 31, 0)
+
+
+def test_images_of_other_classes_are_told(capsys):
+    alike = replace(tiny_checkpoint(), classes=tuple("abcdefghij"))
+    assert len(random_training_images(alike, "cifar10-samples", 3, 0)) == 3
+    assert re.fullmatch(
+        r"note: classes of .* are none of the network's \(a, b, c, ...\), which .*\n", capsys.readouterr().err
+    )
+    random_training_images(tiny_checkpoint(), "cifar10-samples", 3, 0)
+    assert capsys.readouterr().err == ""
 
 
 def test_who_does_not_know_them_says_so(folder, network):

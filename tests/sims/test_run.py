@@ -476,7 +476,9 @@ def test_residual_network_of_each_constraint_is_shipped(constraints, tmp_path, r
     assert np.mean(ann == images.labels) >= 0.7
 
 
-@pytest.mark.parametrize("arguments", [("--checkpoint", "resnet20-cifar10-basic"), ("--thresholds", "ann-norm-unit")])
+@pytest.mark.parametrize(
+    "arguments", [("--checkpoint", "resnet20-cifar10-basic"), ("--thresholds", "ann-norm-unit"), ("--fast",)]
+)
 def test_constraints_leave_no_choice_of_network_and_thresholds(arguments, tmp_path):
     ended = run("run_resnet.py", run_resnet.main, "--constraints", "2", *arguments, "--out", tmp_path / "out")
     ended.assert_refused("run_resnet.py", "--constraints sets checkpoint and conversion; give either it or them")

@@ -193,6 +193,12 @@ def test_resets_steps_and_sizes_of_spikes():
         np.testing.assert_allclose(whole.checkpoint.biases[name], bias, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "told"), [("dense", ["n3"]), ("resistance", [])])
+def test_a_potential_of_reset_that_subtraction_leaves_out_is_told(name, told):
+    notes = from_nir(GRAPHS[name][0], reset="subtract").notes
+    assert [note.split(":")[0] for note in notes if "v_reset, which is not 0, is left out" in note] == told
+
+
 def test_fires_above_the_threshold_alone():
     graph = chain((1,), nir.Linear(full(0.5, 1, 1)), neurons("IF", 1), out=(1,))
     imported = from_nir(graph)

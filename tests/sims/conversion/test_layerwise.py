@@ -1,5 +1,7 @@
 """Layer by layer gives the reference's spikes; methods against a few lines of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,16 @@ def test_corrections_leave_no_mean_error_but_by_rounding(channels):
     assert left["channel"] < left["none"] and left["bias"] < left["none"]
     with pytest.raises(UserError, match="the correction must be one of none, channel"):
         search(checkpoint, x, 4, correction="all")
+
+
+def test_clipped_layers_have_no_thresholds_of_channels():
+    checkpoint, x = network()
+    spec = checkpoint.spec
+    clipped = replace(
+        spec, populations=tuple(replace(p, clip=2.0 if p.name == "conv1_1" else 0) for p in spec.populations)
+    )
+    with pytest.raises(UserError, match="has clipped ReLUs, whose thresholds are of whole layers"):
+        search(replace(checkpoint, spec=clipped), x, 4, channels=True)
 
 
 def test_neurons_fire_and_are_reset_by_subtraction():

@@ -51,6 +51,11 @@ def varied(network: Checkpoint, reset: str, seed: int) -> Conversion:
     return Conversion(network.digest, "test", thresholds, values, constant, initial, reset=reset)
 
 
+def test_pooling_has_one_of_two_nodes():
+    with pytest.raises(UserError, match="pool must be one of sum, avg, got 'max'"):
+        to_nir(network := checkpoint(NETWORKS["orchard"]()), converted(network), "max")
+
+
 @settings(max_examples=60, deadline=None)
 @given(specs(), st.sampled_from(RESETS), st.sampled_from(POOLS), st.integers(0, 2**16))
 def test_random_networks_come_back_with_the_same_spikes(spec, reset, pool, seed):

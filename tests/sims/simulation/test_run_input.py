@@ -59,6 +59,13 @@ def filled(value: float) -> np.ndarray:
         ({"thresholds": {"a": np.nan, "output": 1}}, "the threshold of a must be a positive number, got nan"),
         ({"thresholds": {"a": 1e-60, "output": 1}}, "the threshold of a must be a positive number, got 1e-60"),
         ({"thresholds": {"a": 0}, "measured": ("a",)}, "the threshold of a must be a positive number, got 0.0"),
+        (
+            {"thresholds": {"typo": 1.0}, "measured": ("output",)},
+            "the threshold of a must be a positive number, got nan",
+        ),
+        ({"x": filled(np.inf), "coding": "current"}, "inputs must be finite numbers"),
+        ({"constant": {"a": np.inf}}, "constant input of a is not finite (NaN or infinity)"),
+        ({"initial": {"a": -np.inf}}, "initial potential of a is not finite (NaN or infinity)"),
     ],
 )
 def test_refused_with_what_was_found_and_what_was_expected(change, message):
@@ -99,6 +106,12 @@ def test_every_simulator_refuses_weights_of_another_network(change, reason):
             made(SPEC, weights)
 
 
+def test_every_simulator_refuses_a_reset_that_is_none():
+    for made in (ReferenceSimulator, partial(InProcessSimulator, target="numpy"), StandaloneSimulator):
+        with pytest.raises(ValueError, match="reset"):
+            made(SPEC, exact_weights(SPEC), reset="Zero")
+
+
 def test_every_simulator_refuses_what_does_not_fit():
     weights = exact_weights(SPEC)
     for simulator in (ReferenceSimulator(SPEC, weights), InProcessSimulator(SPEC, weights, target="numpy")):
@@ -121,6 +134,8 @@ def test_neurons_other_than_a_conversion_asks_for_are_refused():
             simulator.run(RunInput.of(X, wanted[0], 10))
         with pytest.raises(UserError, match="for neurons of the model lif in a, the simulator has if, or other param"):
             simulator.run(RunInput.of(X, wanted[1], 10))
+        with pytest.raises(UserError, match="a reset by subtract"):  # what was checked before knows it still
+            simulator.run(RunInput.of(X, wanted[0], 10).checked(SPEC))
     with pytest.raises(UserError, match="the simulator has lif, or other parameters"):
         reference(model={"a": LIF}).run(RunInput.of(X, wanted[1], 10))
     for conversion, simulator in (
