@@ -130,7 +130,7 @@ def main() -> None:
     if options.method == "ann-norm":
         values = ann_norm(checkpoint, x, options.percentile, unit)
     else:
-        RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.output.name]).checked(checkpoint.spec)
+        RunInput(x[:1], {}, options.steps, measured=[checkpoint.spec.spiking[0].name]).checked(checkpoint.spec)
         runtime = choose_runtime(options.runtime)
         opened = partial(
             open_simulator, weights=checkpoint.weights, runtime=runtime, synapses="shared", reset=options.reset

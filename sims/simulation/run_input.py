@@ -229,7 +229,7 @@ def per_neuron(given: Any, population: Population, what: str) -> np.ndarray:
         shape = np.shape(given)
         raise UserError(f"{what} of {population.name}: {shape} does not fit its shape {population.shape}") from error
     if not np.isfinite(numbers).all() and what != "threshold":
-        raise UserError(f"{what} of {population.name} is not finite (NaN or infinity)")
+        raise UserError(f"{what} of {population.name} is infinite or not a number (NaN)")
     return np.ascontiguousarray(numbers)
 
 

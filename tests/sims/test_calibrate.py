@@ -291,7 +291,7 @@ WRONG = WRONG_RUNS | {
     "--percentile 100.1": "--percentile must be above 0 and at most 100, got 100.1",
     "--percentile nan": "--percentile must be above 0 and at most 100, got nan",
     "--workers 0": "--workers must be at least 1, got 0",
-    "--workers 2 --runtime numpy": "--workers are of compiled networks; by numpy images come one after another",
+    "--workers 2 --runtime numpy": "--workers are of compiled networks; numpy has none",
     "--unit": "--unit is for residual networks; vgg16-tiny has no residual units",
 }
 

@@ -64,8 +64,8 @@ def filled(value: float) -> np.ndarray:
             "the threshold of a must be a positive number, got nan",
         ),
         ({"x": filled(np.inf), "coding": "current"}, "inputs must be finite numbers"),
-        ({"constant": {"a": np.inf}}, "constant input of a is not finite (NaN or infinity)"),
-        ({"initial": {"a": -np.inf}}, "initial potential of a is not finite (NaN or infinity)"),
+        ({"constant": {"a": np.inf}}, "constant input of a is infinite or not a number (NaN)"),
+        ({"initial": {"a": -np.inf}}, "initial potential of a is infinite or not a number (NaN)"),
     ],
 )
 def test_refused_with_what_was_found_and_what_was_expected(change, message):
