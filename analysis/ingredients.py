@@ -24,7 +24,7 @@ from netspec.options import add_options, make_parser
 from netspec.training_images import random_training_images
 from sims.brian.runtime import open_simulator
 from sims.conversion.activations import activations_of, from_activations
-from sims.conversion.search import search
+from sims.conversion.search import channels_differ, search
 from sims.report.style import MARKERS, MUTED
 from sims.simulation.metrics import ac_mac_ratio, error
 from sims.simulation.run_input import RunInput
@@ -166,6 +166,9 @@ def main() -> None:
     done = finished(path, key)
     for ingredient, change in INGREDIENTS.items():
         if len(done) and (done["ingredient"] == ingredient).any():
+            continue
+        if change is of_channels and not channels_differ(network):
+            print(f"{ingredient}: left out, since all ReLUs are clipped")
             continue
         conversion = change(base, network, network.encode(training.images))
         rows = measured(network, conversion, images.images, images.labels, options.steps, options.seed)

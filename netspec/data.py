@@ -95,15 +95,14 @@ class ImageSet(Images):
     def about_others(self) -> str:
         """What is to be said where there are ``others``."""
         return (
-            f"classes of {self.source} ({shortened(self.others)}) are none of the network's "
-            f"({shortened(self.classes)}), which --classes told when it was brought in"
+            f"classes of {self.source} ({shortened(self.others)}) are none of the network's ({shortened(self.classes)})"
         )
 
     def of_known_classes(self) -> ImageSet:
         """Itself; raises UserError if the class of an image is not known, or none of the network's."""
         if (self.labels < 0).any():
             if self.others:
-                raise UserError(self.about_others)
+                raise UserError(f"{self.about_others}, which --classes told when it was brought in")
             raise UserError(f"the classes of images of {self.source} are not known; put them into one folder a class")
         return self
 
@@ -301,5 +300,4 @@ def found_images(source: str, shape: tuple[int, int, int], classes: tuple[str, .
         refuse_pickled(Path(source))
     if split_folder(source, split):
         return imagenet_files(source, split, shape, classes or None)
-    images = find_images(source, shape, classes or None)
-    return images if (images.labels < 0).any() else images.mixed()
+    return find_images(source, shape, classes or None)

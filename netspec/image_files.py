@@ -117,10 +117,6 @@ class ImageFiles(Images):
     def __len__(self) -> int:
         return len(self.files)
 
-    def mixed(self) -> ImageFiles:
-        """In a random order that is always the same, so that the first ones are of all classes."""
-        return self.subset(np.random.default_rng(0).permutation(len(self)))
-
     def path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self.files[index])
 
@@ -245,7 +241,8 @@ def imagenet_files(
     images = find_images(root, shape, classes)
     if (images.labels < 0).any():
         raise UserError(f"{root} holds no folders of classes (WNID/*)")
-    return replace(images.mixed(), source=f"{Path(folder).resolve().name} {root.name}")
+    shuffled = images.subset(np.random.default_rng(0).permutation(len(images)))
+    return replace(shuffled, source=f"{Path(folder).resolve().name} {root.name}")
 
 
 def refuse_pickled(folder: Path) -> None:

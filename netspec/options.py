@@ -54,7 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "images": {
         "type": int,
         "help": "number of images: random ones of training images, the first of test images "
-        "(those in folders of classes are mixed, always alike)",
+        "(of FOLDER/CLASS/* by their paths: class after class)",
     },
     "seed": {"type": int, "help": "of all random numbers"},
     "seeds": {"type": number("--seeds", least=1), "help": "how many: --seed, --seed + 1, ..."},

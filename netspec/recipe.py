@@ -73,10 +73,6 @@ class Recipe:
                 check_range(words, value, **about["limits"])
         if not all(0 < restart < self.epochs for restart in self.restarts):
             raise UserError(f"restarts must lie between 0 and the number of epochs, {self.epochs}")
-        if self.schedule == "steps" and (self.restarts or self.warmup != Recipe.warmup):
-            raise UserError("warm-up and restarts are of the schedule one-cycle")
-        if self.schedule == "one-cycle" and tuple(self.milestones) != Recipe.milestones:
-            raise UserError("milestones are of the schedule steps")
         moments = (0, *self.growth, self.epochs + 1)
         whole = len(self.sizes) == len(self.growth) and all(size >= 32 for size in self.sizes)
         if not whole or any(later <= earlier for earlier, later in pairwise(moments)):
@@ -92,6 +88,14 @@ class Recipe:
             raise UserError(f"a delay is a part of the time steps; {self.delay} of {self.time_steps} are none")
         if self.nesterov and not self.momentum:
             raise UserError("Nesterov's momentum must not be 0")
+
+    def heeded(self) -> Recipe:
+        """Itself; raises UserError if something is told that the schedule does not listen to."""
+        if self.schedule == "steps" and (self.restarts or self.warmup != Recipe.warmup):
+            raise UserError("warm-up and restarts are of the schedule one-cycle")
+        if self.schedule == "one-cycle" and self.milestones != Recipe.milestones:
+            raise UserError("milestones are of the schedule steps")
+        return self
 
     def further(self, start: Checkpoint) -> Recipe:
         """The recipe for training a checkpoint further; raises UserError where that would give false results."""

@@ -121,7 +121,7 @@ def main() -> None:
     start = load_checkpoint(options.checkpoint) if options.checkpoint else None
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(options).items()}
     chosen: dict[str, Any] = {entry.name: values[entry.name] for entry in fields(Recipe) if entry.name in values}
-    recipe = Recipe(**chosen)
+    recipe = Recipe(**chosen).heeded()
     if start:
         recipe = recipe.further(start)
         if find_checkpoint(options.checkpoint).resolve() == Path(options.out, "best.safetensors").resolve():

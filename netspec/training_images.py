@@ -30,7 +30,7 @@ def random_training_images(checkpoint: Checkpoint, source: str, n: int, seed: in
     That they are of other classes than the network's is told on stderr.
     """
     found = training_images(checkpoint, source, lambda every: every.random(n, seed))
-    if found.others:
+    if found.others and found.images.shape[1:] == checkpoint.spec.input.shape:
         print(f"note: {found.about_others}", file=sys.stderr)
     return found
 

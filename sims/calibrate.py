@@ -63,7 +63,9 @@ def parse_arguments() -> argparse.Namespace:
         "--initial", type=number("--initial", float, least=0, most=1),
         help="activations: where potentials begin, as a part of the threshold (0.5); search: the only part to be tried",
     )  # fmt: skip
-    parser.add_argument("--channels", action="store_true", help="search: thresholds of each channel")
+    parser.add_argument(
+        "--channels", action="store_true", help="search: thresholds of each channel, but of clipped ReLUs"
+    )
     parser.add_argument("--correction", choices=CORRECTIONS, help="search: of the mean error that is left (none)")
     parser.add_argument(
         "--delay", type=number("--delay", float, least=0, most=0.99),

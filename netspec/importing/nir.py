@@ -282,7 +282,9 @@ class _Reader:
             if self.reset == "zero":
                 found = with_reset(found)
             else:
-                self.notes.append(f"{node.name}: v_reset, which is not 0, is left out: spikes subtract the threshold")
+                self.notes.append(
+                    f"{node.name}: v_reset, which is not where v rests, is left out: spikes subtract v_threshold"
+                )
         self.neurons[own] = found
         metadata = node.fields.get("metadata")
         if self.ours and isinstance(metadata, dict) and "initial" in metadata:

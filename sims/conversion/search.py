@@ -21,13 +21,18 @@ from sims.conversion.activations import activations_of, positive_percentile
 from sims.conversion.layerwise import Layer, layer_by_layer
 from sims.simulation.run_input import MOST_STEPS
 
-__all__ = ["CORRECTIONS", "search"]
+__all__ = ["CORRECTIONS", "channels_differ", "search"]
 
 BYTES = 24  # of each neuron, image and step of the largest layer: about six float32
 PERCENTILES = (98, 99, 99.5, 99.7, 99.9, 99.95, 99.99, 100)
 INITIAL = (0.4, 0.5, 0.55, 0.6)  # parts of the threshold
 PARTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a channel's largest activation
 CORRECTIONS = ("none", "channel", "neuron", "bias")
+
+
+def channels_differ(network: Checkpoint) -> bool:
+    """Whether thresholds of each channel can be searched for: not in layers with clipped ReLUs."""
+    return not all(population.clip for population in network.spec.spiking if population != network.spec.output)
 
 
 def search(
@@ -67,22 +72,23 @@ def search(
         raise UserError(f"the number of steps must be from 1 to {MOST_STEPS}, got {steps}")
     if correction not in CORRECTIONS:
         raise UserError(f"the correction must be one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    if channels and any(population.clip for population in network.spec.spiking):
+    if channels and not channels_differ(network):
         raise UserError(
-            f"{network.spec.name} has clipped ReLUs, whose thresholds are of whole layers: search without channels"
+            f"all ReLUs of {network.spec.name} are clipped, and their thresholds are of whole layers: search without "
+            "channels"
         )
 
     starts = INITIAL if initial is None else (initial,)
 
     def decide(layer: Layer) -> None:
         name, clip = layer.population.name, layer.population.clip
-        if channels:
+        if channels and not clip:
             candidates = [(part, start) for part in channel_parts(layer.activation, name) for start in starts]
         else:
             tried = PERCENTILES if percentile is None else (percentile,)
             wanted = [positive_percentile(layer.activation, p, name).clamp(max=clip or np.inf) for p in tried]
             candidates = [(threshold.float(), start) for threshold in wanted for start in starts]
-        layer.threshold, layer.initial = best(layer, candidates, channels)
+        layer.threshold, layer.initial = best(layer, candidates, channels and not clip)
         left = layer.activation - rate(layer)
         if correction == "neuron":
             layer.initial = layer.initial + steps * left.mean(0)

@@ -93,7 +93,7 @@ def test_shares_are_between_nothing_and_all(field, value):
 )
 def test_what_the_other_schedule_listens_to_is_refused(schedule, field, value, message):
     with pytest.raises(UserError, match=message):
-        Recipe(schedule=schedule, **{field: value})
+        Recipe(schedule=schedule, **{field: value}).heeded()
 
 
 def test_time_steps_show_images_as_a_current():

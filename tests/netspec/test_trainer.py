@@ -32,7 +32,6 @@ SPEC = net(
     dropout=("conv", "dense"),
 )
 RECIPE = Recipe(epochs=2, batch=32, lr=0.1, milestones=(1,), init="he", validation=40, bf16=False)
-ONE_CYCLE = {"schedule": "one-cycle", "milestones": Recipe.milestones}
 STATE = "state.safetensors"
 
 
@@ -192,7 +191,7 @@ def test_input_is_centred_and_nearly_all_of_it_within_the_unit_interval():
     "change",
     [
         {},
-        {"rms_scale": True, **ONE_CYCLE, "nesterov": True, "bf16": True, "input_steps": 50},
+        {"rms_scale": True, "schedule": "one-cycle", "nesterov": True, "bf16": True, "input_steps": 50},
         {"momentum": 0.0, "validation": 0},
     ],
     ids=["paper", "scaled", "plain"],
@@ -302,7 +301,7 @@ def test_training_starts_with_the_network_it_is_given(out, tmp_path):
     assert further.info["recipe"]["start"] == best.digest
 
 
-@pytest.mark.parametrize("change", [{"epochs": 2}, {"epochs": 3, "restarts": (1,), **ONE_CYCLE}])
+@pytest.mark.parametrize("change", [{"epochs": 2}, {"epochs": 3, "schedule": "one-cycle", "restarts": (1,)}])
 def test_finished_training_can_be_made_longer(change, tmp_path):
     one, two = (writable_folder(tmp_path / name) for name in ("one", "two"))
     long = replace(RECIPE, **change)
@@ -322,7 +321,7 @@ def test_finished_training_can_be_made_longer(change, tmp_path):
         (replace(RECIPE, epochs=1, seed=1), SPEC),
         (replace(RECIPE, epochs=1, rms_scale=True), SPEC),
         (replace(RECIPE, epochs=1, lr=0.2), SPEC),
-        (replace(RECIPE, epochs=2, **ONE_CYCLE), SPEC),
+        (replace(RECIPE, epochs=2, schedule="one-cycle"), SPEC),
         (replace(RECIPE, epochs=1), replace(SPEC, name="other")),
     ],
 )
@@ -390,7 +389,7 @@ def test_loss_that_stays_at_chance_is_warned_of(tmp_path, capsys):
 
 
 def test_rate_of_every_step_is_that_of_its_moment(monkeypatch):
-    run = trainer(replace(RECIPE, batch=65, **ONE_CYCLE))
+    run = trainer(replace(RECIPE, schedule="one-cycle", batch=65))
     rates = []
     step = run.optimizer.step
     monkeypatch.setattr(run.optimizer, "step", lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), step()))

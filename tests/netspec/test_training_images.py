@@ -104,9 +104,7 @@ def test_only_the_wanted_photographs_are_read(folder, network, was_read):
 def test_images_of_other_classes_are_told(capsys):
     alike = replace(tiny_checkpoint(), classes=tuple("abcdefghij"))
     assert len(random_training_images(alike, "cifar10-samples", 3, 0)) == 3
-    assert re.fullmatch(
-        r"note: classes of .* are none of the network's \(a, b, c, ...\), which .*\n", capsys.readouterr().err
-    )
+    assert re.fullmatch(r"note: classes of .* are none of the network's \(a, b, c, ...\)\n", capsys.readouterr().err)
     random_training_images(tiny_checkpoint(), "cifar10-samples", 3, 0)
     assert capsys.readouterr().err == ""
 

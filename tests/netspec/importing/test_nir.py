@@ -196,7 +196,7 @@ def test_resets_steps_and_sizes_of_spikes():
 @pytest.mark.parametrize(("name", "told"), [("dense", ["n3"]), ("resistance", [])])
 def test_a_potential_of_reset_that_subtraction_leaves_out_is_told(name, told):
     notes = from_nir(GRAPHS[name][0], reset="subtract").notes
-    assert [note.split(":")[0] for note in notes if "v_reset, which is not 0, is left out" in note] == told
+    assert [note.split(":")[0] for note in notes if "v_reset, which is not where v rests" in note] == told
 
 
 def test_fires_above_the_threshold_alone():

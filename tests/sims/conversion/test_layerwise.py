@@ -127,10 +127,9 @@ def test_corrections_leave_no_mean_error_but_by_rounding(channels):
 def test_clipped_layers_have_no_thresholds_of_channels():
     checkpoint, x = network()
     spec = checkpoint.spec
-    clipped = replace(
-        spec, populations=tuple(replace(p, clip=2.0 if p.name == "conv1_1" else 0) for p in spec.populations)
-    )
-    with pytest.raises(UserError, match="has clipped ReLUs, whose thresholds are of whole layers"):
+    hidden = {population.name for population in spec.spiking} - {spec.output.name}
+    clipped = replace(spec, populations=tuple(replace(p, clip=2.0 * (p.name in hidden)) for p in spec.populations))
+    with pytest.raises(UserError, match="are clipped, and their thresholds are of whole layers"):
         search(replace(checkpoint, spec=clipped), x, 4, channels=True)
 
 
