@@ -220,6 +220,13 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     raise UserError(f"there is no checkpoint file {path}, nor a shipped network of that name (shipped: {names})")
 
 
+def not_over_network(out: Path, checkpoint: str | os.PathLike, what: str) -> Path:
+    """The file to write ``what`` into; raises UserError if it is that of the network which is read."""
+    if out.exists() and out.samefile(find_checkpoint(checkpoint)):
+        raise UserError(f"{out} is the network itself; give {what} another name")
+    return out
+
+
 def check_weights(spec: NetSpec, weights: Mapping[str, np.ndarray], source: object) -> None:
     """Raise UserError unless the weights are those of the network."""
     expected = {p.name: spec.weight_shape(p) for p in spec.projections if p.weighted}

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from netspec.ann import ann_peaks
-from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from netspec.checkpoint import Checkpoint, load_checkpoint, not_over_network, save_checkpoint
 from netspec.errors import UserError, run_command
 from netspec.files import writable_file
 from netspec.options import add_options, make_parser, number
@@ -119,9 +119,7 @@ def main() -> None:
     if checkpoint.spiking:
         raise UserError(f"{checkpoint.spec.name} was brought in as a spiking network: its thresholds are part of it")
     source = random_training_images(checkpoint, options.data, options.images, options.seed)
-    out = writable_file(options.out, ".safetensors")
-    if out.exists() and out.samefile(find_checkpoint(options.checkpoint)):
-        raise UserError(f"{out} is the network itself; give the equalised one another name")
+    out = not_over_network(writable_file(options.out, ".safetensors"), options.checkpoint, "the equalised one")
     x = checkpoint.encode(source.images)
     found = equalise(checkpoint, x, options.peak, options.inside)
     told = {name: getattr(options, name) for name in ("peak", "inside", "images", "seed")}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from netspec.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from netspec.checkpoint import Checkpoint, load_checkpoint, not_over_network
 from netspec.conversion import Conversion, find_conversion, load_conversion
 from netspec.errors import UserError, run_command
 from netspec.files import read_json, writable_file, write_json
@@ -190,10 +190,7 @@ def convert(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
 
 def place_for(options: argparse.Namespace, usual: Path) -> Path:
     """Where the result goes; raises UserError if it cannot be written, or the network is there."""
-    out = writable_file(options.out or usual)
-    if out.exists() and out.samefile(find_checkpoint(options.checkpoint)):
-        raise UserError(f"{out} is the network itself; give the conversion another name")
-    return out
+    return not_over_network(writable_file(options.out or usual), options.checkpoint, "the conversion")
 
 
 def refuse_others(path: Path, wanted: Conversion, checkpoint: Checkpoint) -> None:
